@@ -1,0 +1,122 @@
+/* The one configuration file: read, checked, with every default filled in.
+ *
+ * The tables in config_tables.c are the reference: docs/configuration.md is made from them. */
+#ifndef COMMON_CONFIG_H
+#define COMMON_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/redis.h"
+#include "schemas/buf.h"
+
+/* A secret is never stored here, only where it is: "env:NAME", "file:PATH", "cmd:COMMAND". A key
+ * written out in the file is an error that says to use one of these. */
+struct config_provider {
+    char *name;
+    char *api;      /* a name of the provider table of the workers, such as "anthropic" */
+    char *base_url; /* NULL: the api's default. Without trailing slash, /v1, /v1beta or /api */
+    char **keys;    /* where the keys are; a list is a pool */
+    size_t n_keys;
+    int64_t connect_ms; /* timeouts of one call, in ms; 0: none */
+    int64_t first_token_ms;
+    int64_t gap_ms;
+    int64_t total_ms;
+    int64_t requests_per_minute; /* 0: no limit */
+    int64_t tokens_per_minute;
+    bool stream; /* ask for streams; default true */
+    /* search only */
+    char *base; /* provider that answers */
+    char *engine;
+    bool auto_search;
+    int64_t max_results;
+};
+
+struct config_model {
+    char *alias;        /* key under models: */
+    char *provider;     /* name of a provider */
+    char *name;         /* the provider's name of the model */
+    int64_t context;    /* tokens; 0: unknown */
+    int64_t max_output; /* tokens; 0: unknown */
+    bool local;
+    double price_input; /* USD per million tokens; 0: free or unknown */
+    double price_output;
+    double price_cached;
+    bool no_sampling; /* the model refuses temperature and its like: they are not sent */
+};
+
+struct config_worker {
+    char *name;
+    char *provider;
+    int64_t concurrency;
+    char *gpu;     /* index or UUID; NULL: none */
+    char **models; /* aliases it serves; n_models 0: all of its provider */
+    size_t n_models;
+    char **launch; /* command line of a runtime to start and own; n_launch 0: none */
+    size_t n_launch;
+    char *health; /* URL that answers 2xx once the runtime is usable; NULL: none */
+};
+
+struct config_role {
+    char *name;
+    char **models; /* aliases in order of preference */
+    size_t n_models;
+    char *system;       /* system prompt; never NULL */
+    double temperature; /* -1: leave it to the provider */
+    int64_t max_tokens; /* 0: the provider's default */
+    int64_t
+        spill_ms; /* how long a preferred local arm may keep a subtask waiting before the next */
+};
+
+struct config {
+    char *path;     /* file it came from; "built-in" when detected */
+    char *home;     /* see paths.h */
+    bool simulated; /* nothing real was found: the simulator answers, and every output says so */
+    struct redis_options redis;
+    bool redis_local;  /* `redis: local`: our own redis-server below home */
+    char *appendfsync; /* of the local redis: always (default), everysec, no */
+    char **brokers;    /* endpoints of ROUTERs, ipc://... or tcp://... */
+    char **taps;       /* endpoints of their XPUBs: tcp port + 1 */
+    size_t n_brokers;
+    bool broker_local;                      /* brokers holds `local`: the stack starts it */
+    int64_t beat_ms;                        /* heartbeat interval; three missed = gone */
+    int64_t max_offers;                     /* most offers a broker holds */
+    char *store;                            /* SQLite file */
+    int64_t lease_ms, renew_ms, abandon_ms; /* see "The bus" in docs/architecture.md */
+    int64_t max_attempts;
+    int64_t retain_s;       /* how long finished tasks stay in Redis before they are archived */
+    bool offline;           /* routing.mode: offline: local arms only */
+    double budget_task_usd; /* 0: none */
+    int64_t max_subtasks;   /* most subtasks a plan may have */
+    struct config_provider *providers;
+    size_t n_providers;
+    struct config_model *models;
+    size_t n_models;
+    struct config_worker *workers;
+    size_t n_workers;
+    struct config_role *roles; /* planner, synthesizer and the built-in roles are always there */
+    size_t n_roles;
+};
+
+/* Finds the file (explicit path or NULL, ORCHESTRATOR_CONFIG, $XDG_CONFIG_HOME/orchestrator/
+ * config.yaml, the running local stack's, else detection) and reads it. On failure the sentence has
+ * file:line:column and the nearest valid key. 0, -ENOENT, -EINVAL, -ENOMEM. */
+int config_load(struct config **ret, const char *path, struct err *err);
+/* From text, for tests; name appears in errors. No detection. */
+int config_parse(struct config **ret, const char *name, const char *text, size_t len,
+                 struct err *err);
+void config_free(struct config **config); /* accepts NULL */
+/* The configuration in effect as YAML that config_parse() reads back to the same. */
+void config_print(const struct config *config, struct buf *out);
+/* docs/configuration.md, from the tables. */
+void config_reference(struct buf *out);
+
+/* All NULL when there is none of that name. */
+const struct config_provider *config_provider(const struct config *config, const char *name);
+const struct config_model *config_model(const struct config *config, const char *alias);
+const struct config_worker *config_worker(const struct config *config, const char *name);
+const struct config_role *config_role(const struct config *config, const char *name);
+
+#endif

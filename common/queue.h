@@ -1,0 +1,320 @@
+/* The task queue in Redis: tasks, their subtasks, leases. Redis is the only truth.
+ *
+ * Every call is asynchronous, is one script (or one pipelined read), and is safe to repeat. Task
+ * and subtask ids are checked by the caller (task_id.h). The record arguments are msgpack records
+ * of schemas/messages.def, opaque to the queue. See docs/architecture.md for keys and states. */
+#ifndef COMMON_QUEUE_H
+#define COMMON_QUEUE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/loop.h"
+#include "common/redis.h"
+#include "schemas/error_class.h"
+#include "schemas/message.h"
+
+/* X(constant, text in Redis, terminal) */
+#define SUB_STATES(X)                                                                              \
+    X(BLOCKED, "BLOCKED", false)                                                                   \
+    X(READY, "READY", false)                                                                       \
+    X(RUNNING, "RUNNING", false)                                                                   \
+    X(DELAYED, "DELAYED", false)                                                                   \
+    X(HELD, "HELD", false)                                                                         \
+    X(DONE, "DONE", true)                                                                          \
+    X(DEAD, "DEAD", true)                                                                          \
+    X(CANCELLED, "CANCELLED", true)
+enum sub_state {
+#define X(constant, text, terminal) SUB_##constant,
+    SUB_STATES(X)
+#undef X
+        SUB_STATE_COUNT
+};
+const char *sub_state_name(enum sub_state state);
+enum sub_state sub_state_parse(const char *text, size_t len); /* SUB_STATE_COUNT: none of them */
+bool sub_state_terminal(enum sub_state state);
+/* The table of legal moves of the design; the scripts obey it and fsck checks it. */
+bool sub_state_may_move(enum sub_state from, enum sub_state to);
+
+/* LOADING: chunks of a large submit still come. FAILED: a subtask is dead; what had run stays. */
+#define TASK_STATES(X)                                                                             \
+    X(LOADING, "LOADING", false)                                                                   \
+    X(RUNNING, "RUNNING", false)                                                                   \
+    X(DONE, "DONE", true)                                                                          \
+    X(FAILED, "FAILED", true)                                                                      \
+    X(CANCELLED, "CANCELLED", true)
+enum task_state {
+#define X(constant, text, terminal) TASK_##constant,
+    TASK_STATES(X)
+#undef X
+        TASK_STATE_COUNT
+};
+const char *task_state_name(enum task_state state);
+enum task_state task_state_parse(const char *text, size_t len);
+bool task_state_terminal(enum task_state state);
+
+enum queue_status {
+    QUEUE_OK,
+    QUEUE_DUP,       /* the same was done before: as good as OK */
+    QUEUE_CONFLICT,  /* submit: the task id exists with another digest */
+    QUEUE_TAKEN,     /* claim: someone else runs it, or it is no longer ready */
+    QUEUE_GONE,      /* no such task or subtask */
+    QUEUE_CANCEL,    /* claim, renew: the task was cancelled: stop */
+    QUEUE_STALE,     /* renew, commit, fail: the token is no longer the owner's: nothing changed */
+    QUEUE_CANCELLED, /* commit: the subtask was cancelled: nothing changed */
+    QUEUE_RETRY,     /* fail, expire: will run again */
+    QUEUE_DEAD,      /* fail, expire: no attempts left, or not worth one */
+    QUEUE_REFUSED, /* Redis refuses writes (memory, disk, replicas): repeat later; err says which */
+    QUEUE_ERROR,   /* Redis answered an error, or the client was closed; err says which */
+};
+const char *queue_status_name(enum queue_status status);
+
+struct queue;
+
+/* Opens a client of its own for commands. The loop must outlive it. */
+int queue_open(struct queue **ret, uv_loop_t *loop, const struct redis_options *options,
+               const struct redis_callbacks *callbacks, void *ctx, struct err *err);
+void queue_close(struct queue **queue);
+struct redis *queue_redis(struct queue *queue);
+
+/* The plain answer of a script. err: sentence when status is QUEUE_REFUSED or QUEUE_ERROR, else
+ * "". */
+typedef void queue_fn(void *ctx, enum queue_status status, const char *err);
+
+/* --- submitting ------------------------------------------------------------------------- */
+
+/* One subtask as it is stored. Everything is borrowed until the call returns. */
+struct queue_node {
+    const char *id;
+    const char *const *deps; /* ids of dependencies, each in the same submit or expand, or already
+                                in the task */
+    size_t n_deps;
+    struct bytes work; /* record `work` */
+    struct bytes meta; /* record `meta` */
+    int64_t priority;
+    int64_t max_attempts;
+    bool expands; /* its result is a plan: the task is not finished before expand() */
+};
+
+struct queue_task {
+    const char *id;
+    const char *digest; /* of the content: the same id and digest again is DUP */
+    const char *title;
+    struct bytes info; /* opaque to the queue: JSON of what the submitter wants remembered */
+    const struct queue_node *nodes;
+    size_t n_nodes;
+};
+
+/* Sends chunks of 1,000 nodes, then activates; the graph must be acyclic and complete (the caller
+ * validated it). OK, DUP, CONFLICT. */
+void queue_submit(struct queue *queue, const struct queue_task *task, queue_fn *fn, void *ctx);
+/* Adds children when `parent` (an expanding node) is DONE and not yet expanded. The first call
+ * wins; a repeated one is DUP. With n_nodes == 0 it only marks the parent as expanded. */
+void queue_expand(struct queue *queue, const char *task, const char *parent,
+                  const struct queue_node *nodes, size_t n_nodes, queue_fn *fn, void *ctx);
+
+/* --- working ------------------------------------------------------------------------------ */
+
+struct queue_claim {
+    const char *token;
+    int64_t attempt;   /* from 1 */
+    double queue_ms;   /* READY until now, by Redis's clock */
+    struct bytes work; /* record `work` */
+    size_t n_deps;
+    const struct bytes *deps; /* records `outcome`, in the order of work.dep_ids */
+};
+/* claim is NULL unless status is QUEUE_OK; valid during the call. */
+typedef void queue_claim_fn(void *ctx, enum queue_status status, const struct queue_claim *claim,
+                            const char *err);
+/* nonce: unique for this attempt of claiming, made by the claimant: a repeated call with the same
+ * nonce gets the same answer again. The token is "<attempt>-<nonce>". */
+void queue_claim(struct queue *queue, const char *task, const char *sub, const char *worker,
+                 const char *arm, const char *nonce, int64_t lease_ms, queue_claim_fn *fn,
+                 void *ctx);
+/* OK, STALE, CANCEL, GONE. */
+void queue_renew(struct queue *queue, const char *task, const char *sub, const char *token,
+                 int64_t lease_ms, queue_fn *fn, void *ctx);
+/* OK, DUP (the same token again), STALE, CANCELLED, GONE. */
+void queue_commit(struct queue *queue, const char *task, const char *sub, const char *token,
+                  struct bytes outcome, struct bytes timing, queue_fn *fn, void *ctx);
+/* A failed attempt. action RETRY: after backoff_ms; MOVE: at once, and `arm` is added to the arms
+ * this subtask avoids; DEAD: never. RETRY, DEAD, STALE, CANCELLED, GONE. reason: for people. A dead
+ * subtask makes its task FAILED; the rest of it that does not run is CANCELLED. */
+void queue_fail(struct queue *queue, const char *task, const char *sub, const char *token,
+                enum error_class class_, enum error_action action, const char *reason,
+                const char *arm, int64_t backoff_ms, struct bytes timing, queue_fn *fn, void *ctx);
+
+/* --- the orchestrator's side ------------------------------------------------------------- */
+
+/* Takes back an attempt whose lease has run out: RETRY, DEAD (no attempts left), STALE (it was
+ * renewed or finished meanwhile), GONE. */
+void queue_expire(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
+/* A delayed subtask whose time has come becomes READY: OK, STALE, GONE. */
+void queue_promote(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
+void queue_hold(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
+void queue_release(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
+/* Everything of the task that is not terminal becomes CANCELLED. OK, DUP, GONE; STALE when the
+ * task has finished otherwise. */
+void queue_cancel(struct queue *queue, const char *task, queue_fn *fn, void *ctx);
+/* Dead and cancelled subtasks of a FAILED or CANCELLED task run again, with fresh attempts; what
+ * is done stays done. OK, GONE, STALE when the task is not in such a state. */
+void queue_retry(struct queue *queue, const char *task, queue_fn *fn, void *ctx);
+
+/* One entry of a shard's outbox. */
+enum queue_event_kind {
+    QUEUE_EVENT_READY, /* sub may be offered; meta and avoid are set */
+    QUEUE_EVENT_DONE,  /* a commit; timing is set; expands tells whether its result is a plan */
+    QUEUE_EVENT_FAIL,  /* an attempt failed or expired; timing may be empty */
+    QUEUE_EVENT_DEAD,  /* a subtask is dead */
+    QUEUE_EVENT_SUBMITTED,
+    QUEUE_EVENT_TASK, /* the task reached the state in `state` */
+    QUEUE_EVENT_KIND_COUNT
+};
+struct queue_event {
+    enum queue_event_kind kind;
+    const char *id; /* stream id; the shard's checkpoint */
+    int shard;
+    const char *task;
+    const char *sub; /* "" where it has none */
+    int64_t attempt;
+    int64_t priority;
+    bool expands;
+    enum task_state state;
+    struct bytes meta;   /* record `meta` */
+    struct bytes timing; /* record `timing` */
+    const char *avoid;   /* arms to avoid, separated by spaces */
+    const char *error_class;
+    const char *reason;
+};
+typedef void queue_event_fn(void *ctx, const struct queue_event *event);
+/* Damaged entries are skipped, logged once and counted. */
+
+/* Follows the outboxes of all shards from their checkpoints, on a connection of its own, until
+ * queue_close(). fn is called in order per shard; between batches nothing is buffered. */
+int queue_follow(struct queue *queue, queue_event_fn *fn, void *ctx, struct err *err);
+/* Everything of the shard up to and with stream id `id` has been applied: stored as the shard's
+ * checkpoint, and the outbox is trimmed. */
+void queue_checkpoint(struct queue *queue, int shard, const char *id);
+
+/* An index entry of a shard, with what an offer needs. */
+struct queue_item {
+    const char *task;
+    const char *sub;
+    double score; /* ready: order; lease: expiry, delay: due, both ms by Redis's clock */
+    int64_t attempt;
+    int64_t priority;
+    struct bytes meta;
+    const char *avoid;
+};
+enum queue_index {
+    QUEUE_INDEX_READY,
+    QUEUE_INDEX_LEASE, /* only entries that have expired */
+    QUEUE_INDEX_DELAY, /* only entries that are due */
+};
+typedef void queue_items_fn(void *ctx, int shard, const struct queue_item *items, size_t n_items,
+                            const char *err);
+/* The first `limit` entries from position `offset`; meta and avoid only for READY. */
+void queue_scan(struct queue *queue, int shard, enum queue_index index, int64_t offset,
+                int64_t limit, queue_items_fn *fn, void *ctx);
+
+struct queue_depths {
+    int64_t ready, running, delayed, held, dead; /* subtasks */
+    int64_t tasks;                               /* tasks in Redis, finished ones too */
+};
+typedef void queue_depths_fn(void *ctx, const struct queue_depths *depths, const char *err);
+void queue_depths(struct queue *queue, queue_depths_fn *fn, void *ctx);
+
+/* --- reading ------------------------------------------------------------------------------ */
+
+struct queue_sub_view {
+    const char *id;
+    enum sub_state state;
+    int64_t attempts;
+    const char *owner; /* worker that runs or ran it; "" */
+    const char *const *deps;
+    size_t n_deps;
+    struct bytes meta, work, outcome, timing; /* records; len 0 when there is none */
+    const char *error_class;                  /* of the last failure; "" */
+    const char *reason;
+};
+struct queue_task_view {
+    const char *id;
+    enum task_state state;
+    const char *title;
+    const char *digest;
+    struct bytes info;
+    int64_t created_ms, finished_ms; /* by Redis's clock; 0: not yet */
+    int64_t total, remaining;
+    const struct queue_sub_view *subs; /* in the order they were added */
+    size_t n_subs;
+};
+/* view is NULL with status GONE, REFUSED or ERROR; valid during the call. */
+typedef void queue_task_fn(void *ctx, enum queue_status status, const struct queue_task_view *view,
+                           const char *err);
+/* with_work: also the inputs, which may be large. */
+void queue_read(struct queue *queue, const char *task, bool with_work, queue_task_fn *fn,
+                void *ctx);
+/* One committed result: the record `outcome`; QUEUE_GONE when there is none. */
+typedef void queue_bytes_fn(void *ctx, enum queue_status status, struct bytes bytes,
+                            const char *err);
+void queue_result(struct queue *queue, const char *task, const char *sub, queue_bytes_fn *fn,
+                  void *ctx);
+void queue_work(struct queue *queue, const char *task, const char *sub, queue_bytes_fn *fn,
+                void *ctx);
+
+/* A line of a task's log: what `submit` follows and `show --log` prints. */
+struct queue_log_entry {
+    const char *id;   /* stream id; its part before "-" is Redis's clock in ms */
+    const char *what; /* submitted, ready, running, done, retry, dead, cancelled, expanded,
+                         task-done, task-failed, task-cancelled, retried, note */
+    const char *sub;
+    const char *worker;
+    const char *arm;
+    int64_t attempt;
+    const char *error_class;
+    const char *text;
+};
+typedef void queue_log_fn(void *ctx, const struct queue_log_entry *entry);
+struct queue_log_follow;
+/* Follows the log of a task from stream id `after` ("0": the beginning) on a connection of its own,
+ * until queue_log_close(). Nothing is lost over reconnects. */
+int queue_log_open(struct queue_log_follow **ret, struct queue *queue, const char *task,
+                   const char *after, queue_log_fn *fn, void *ctx, struct err *err);
+void queue_log_close(struct queue_log_follow **follow);
+/* Adds a line for people (what "note"). */
+void queue_log_note(struct queue *queue, const char *task, const char *sub, const char *text);
+
+struct queue_task_item {
+    const char *id;
+    enum task_state state;
+    const char *title;
+    int64_t created_ms, finished_ms, total, remaining;
+};
+typedef void queue_list_fn(void *ctx, const struct queue_task_item *items, size_t n_items,
+                           const char *err);
+/* Newest first, over all shards. */
+void queue_list(struct queue *queue, int64_t limit, queue_list_fn *fn, void *ctx);
+/* Tasks that finished more than older_than_ms ago, by Redis's clock; at most limit, one shard. */
+void queue_finished(struct queue *queue, int shard, int64_t older_than_ms, int64_t limit,
+                    queue_list_fn *fn, void *ctx);
+/* Removes every key of a finished task: OK, GONE, STALE when it is not finished. */
+void queue_forget(struct queue *queue, const char *task, queue_fn *fn, void *ctx);
+
+/* Tells that an orchestrator lives (name, host, pid, as JSON), for `status`; gone after ttl_ms. */
+void queue_announce(struct queue *queue, const char *name, const char *json, int64_t ttl_ms);
+typedef void queue_names_fn(void *ctx, const char *const *jsons, size_t n, const char *err);
+void queue_orchestrators(struct queue *queue, queue_names_fn *fn, void *ctx);
+/* The lease of being the active daemon: OK when `name` holds it now, TAKEN otherwise. */
+void queue_lead(struct queue *queue, const char *name, int64_t lease_ms, queue_fn *fn, void *ctx);
+
+/* --- checking ------------------------------------------------------------------------------ */
+
+/* Checks stored tasks against the invariants of docs/architecture.md. Each finding is a sentence.
+ */
+typedef void queue_finding_fn(void *ctx, const char *task, const char *sub, const char *finding);
+typedef void queue_fsck_fn(void *ctx, int64_t tasks, int64_t findings, const char *err);
+void queue_fsck(struct queue *queue, queue_finding_fn *finding, queue_fsck_fn *done, void *ctx);
+
+#endif

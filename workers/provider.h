@@ -1,0 +1,118 @@
+/* A provider: how one wire format is spoken. One file each, one row in providers.c.
+ *
+ * A provider is a struct of pure functions over a request and a reply: it does no I/O, keeps no
+ * globals and may be called for thousands of replies in turn. The driver (exchange.c) owns HTTP,
+ * framing (SSE, NDJSON), timeouts and retries. */
+#ifndef WORKERS_PROVIDER_H
+#define WORKERS_PROVIDER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "schemas/buf.h"
+#include "schemas/error_class.h"
+
+#define PROVIDER_ABI 1
+
+enum finish {
+    FINISH_NONE, /* no finish signal yet */
+    FINISH_DONE,
+    FINISH_LENGTH,
+    FINISH_TOOLS,
+    FINISH_FILTERED,
+    FINISH_OTHER, /* a reason this version doesn't know */
+};
+const char *finish_name(enum finish finish); /* "done", "length", ...; "" for FINISH_NONE */
+
+/* What is asked. Everything is borrowed for the time of build(). */
+struct provider_call {
+    const char *base_url; /* configured or the provider's default; no trailing slash or version */
+    const char *key;      /* NULL: none */
+    const char *model;    /* the provider's name of it */
+    const char *system;   /* "" : none */
+    const char *prompt;
+    size_t prompt_len;
+    const char *json_schema; /* JSON text of a schema the answer must follow; NULL: free text */
+    double temperature;      /* < 0: not sent */
+    int64_t max_tokens;      /* 0: the provider's default; where one is required, 4096 */
+    int64_t context;         /* the model's window in tokens; 0: unknown (Ollama: num_ctx) */
+    bool stream;
+};
+
+/* What goes out. Method is POST when body is not empty, else GET. */
+struct provider_request {
+    struct buf url;
+    struct buf headers; /* "Name: value" lines, each ended by \n; may hold the key: never logged */
+    struct buf body;
+};
+void provider_request_release(struct provider_request *request);
+
+/* What has been understood so far. The driver zeroes it with provider_reply_init(). */
+struct provider_reply {
+    struct buf text;
+    struct buf reasoning;
+    enum finish finish;
+    bool finished; /* the provider's own proof of a complete answer was seen */
+    int64_t prompt_tokens, cached_tokens, output_tokens, reasoning_tokens; /* -1: unknown */
+    double load_ms, prompt_ms, generate_ms; /* the runtime's own figures; -1: not reported */
+    char model[128];                        /* served model; "" until known */
+    char request_id[128];                   /* the provider's; "" until known */
+    enum error_class error;                 /* CLASS_NONE: none */
+    char error_text[512];                   /* for people; never contains the key */
+    int64_t retry_after_ms;                 /* the server's own delay; -1: none given */
+};
+void provider_reply_init(struct provider_reply *reply);
+void provider_reply_release(struct provider_reply *reply);
+/* Sets error and text unless an error is set already: the first cause stands. */
+void provider_reply_fail(struct provider_reply *reply, enum error_class class_, const char *format,
+                         ...) __attribute__((format(printf, 3, 4)));
+
+/* Response headers: lookups ignore case; the value of the last one; NULL when not there. */
+struct http_headers;
+const char *http_header(const struct http_headers *headers, const char *name);
+
+enum provider_framing {
+    PROVIDER_SSE,    /* event() gets the joined data: lines of one event; [DONE] included */
+    PROVIDER_NDJSON, /* event() gets one line */
+};
+
+struct provider {
+    uint32_t abi;         /* PROVIDER_ABI */
+    const char *api;      /* name in the config: api: NAME */
+    const char *title;    /* for people */
+    const char *base_url; /* default; NULL: base_url must be configured */
+    const char *key_env;  /* usual environment variable of the key; NULL: none */
+    bool needs_key;
+    bool local;
+    enum provider_framing framing;
+    const void *quirks; /* the provider's own table row; opaque to the driver */
+
+    /* Fills the request. 0; -EINVAL with a sentence when the call can't be expressed. */
+    int (*build)(const struct provider *provider, const struct provider_call *call,
+                 struct provider_request *ret, struct err *err);
+    /* One streamed event. Bad input sets reply->error, never crashes. */
+    void (*event)(const struct provider *provider, struct provider_reply *reply, const char *data,
+                  size_t len);
+    /* The whole body of a 2xx answer that is no stream, also when a stream was asked for. */
+    void (*body)(const struct provider *provider, struct provider_reply *reply, const char *data,
+                 size_t len);
+    /* An answer with status >= 400: classify. data is at most 1 MiB. */
+    void (*failure)(const struct provider *provider, struct provider_reply *reply, int status,
+                    const struct http_headers *headers, const char *data, size_t len);
+    /* The transfer ended well: without `finished` this sets CLASS_BAD_RESPONSE. */
+    void (*end)(const struct provider *provider, struct provider_reply *reply);
+    /* Request that lists models, and its parser: names appended to `names`, each ended by \n. May
+     * be NULL. */
+    int (*list)(const struct provider *provider, const struct provider_call *call,
+                struct provider_request *ret, struct err *err);
+    int (*list_parse)(const struct provider *provider, const char *data, size_t len,
+                      struct buf *names);
+};
+
+/* NULL when there is none. The table itself is providers.c. */
+const struct provider *provider_find(const char *api);
+const struct provider *const *provider_table(size_t *ret_count);
+
+#endif
