@@ -89,7 +89,8 @@ struct provider {
     enum provider_framing framing;
     const void *quirks; /* the provider's own table row; opaque to the driver */
 
-    /* Fills the request. 0; -EINVAL with a sentence when the call can't be expressed. */
+    /* NULL: no HTTP (noop): the driver calls body() at once with no data.
+     * Fills the request. 0; -EINVAL with a sentence when the call can't be expressed. */
     int (*build)(const struct provider *provider, const struct provider_call *call,
                  struct provider_request *ret, struct err *err);
     /* One streamed event. Bad input sets reply->error, never crashes. */
