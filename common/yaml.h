@@ -22,7 +22,8 @@ enum yaml_type {
     YAML_MAP,
 };
 
-/* Read only; lives as long as its document. Children are a list: see yaml_foreach(). */
+/* Read only; lives as long as its document. Children are a list:
+ * for (child = node->first; child != NULL; child = child->next) */
 struct yaml_node {
     enum yaml_type type;
     bool plain;       /* scalar without quotes: only then null, true and 1.5 are no strings */
@@ -34,9 +35,6 @@ struct yaml_node {
     const struct yaml_node *first; /* child */
     const struct yaml_node *next;  /* sibling */
 };
-
-#define yaml_foreach(child, node)                                                                  \
-    for (const struct yaml_node *child = (node)->first; child != NULL; child = child->next)
 
 struct yaml; /* a document; owns its nodes */
 
@@ -76,11 +74,10 @@ int yaml_get_num(const struct yaml *yaml, const struct yaml_node *map, const cha
                  double max, double *ret, struct err *err);
 int yaml_get_bool(const struct yaml *yaml, const struct yaml_node *map, const char *key, bool *ret,
                   struct err *err);
-/* A sequence of strings, or one string: calls add for each. */
+/* A sequence of strings, or one string: *ret becomes an array of borrowed strings, which the caller
+ * frees. 0, -EINVAL, -ENOMEM. */
 int yaml_get_strs(const struct yaml *yaml, const struct yaml_node *map, const char *key,
-                  int (*add)(void *ctx, const struct yaml_node *item, struct err *err), void *ctx,
-                  struct err *err);
-
+                  const char ***ret, size_t *ret_count, struct err *err);
 /* -EINVAL with "unknown key ...; did you mean ...?" when node is no map or has a key that is not in
  * `keys` (ended by NULL). what: of the map, such as "a subtask". */
 int yaml_check_keys(const struct yaml *yaml, const struct yaml_node *node, const char *what,
