@@ -7,7 +7,8 @@
 json_t *json_parse(const char *text, size_t len, struct err *err)
 {
     json_error_t error;
-    json_t *value = json_loadb(text, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, &error);
+    json_t *value =
+        json_loadb(text, len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &error);
     if (value == NULL)
         err_set(err, -1, "line %d column %d: %s", error.line, error.column, error.text);
     return value;

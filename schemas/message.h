@@ -81,7 +81,7 @@ int message_decode(struct message *ret, const void *data, size_t len);
 int message_decode_as(struct message *ret, enum message_type type, const void *data, size_t len);
 void message_release(struct message *message); /* accepts one that is all zero */
 
-/* Events: `topic NUL map`. The decoder points *ret_topic into the message's arena. */
+/* Events: `topic NUL map`. The decoder points *ret_topic into `data`. */
 int event_encode(const char *topic, const struct message *message, struct buf *out);
 int event_decode(struct message *ret, const char **ret_topic, const void *data, size_t len);
 bool frame_is_event(const void *data, size_t len);
