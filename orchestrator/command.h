@@ -5,6 +5,10 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "schemas/buf.h"
 
 /* Exit codes of every command. */
 enum exit_code {
@@ -45,6 +49,12 @@ size_t invocation_values(const struct invocation *invocation, const char *option
                          const char *const **ret_values);
 const char *invocation_config(const struct invocation *invocation); /* --config; NULL: not given */
 const struct command *invocation_command(const struct invocation *invocation);
+/* A whole number in min..max given to an option: 1 and *ret when it was given, 0 when not; -EINVAL
+ * when it is none, which has been printed. */
+int invocation_int(const struct invocation *invocation, const char *option, int64_t min,
+                   int64_t max, int64_t *ret);
+/* Seconds, with a fraction if need be, as milliseconds; the same returns. */
+int invocation_seconds(const struct invocation *invocation, const char *option, int64_t *ret_ms);
 
 /* Prints "orchestrator NAME: text" on stderr and, for EXIT_USAGE, how to get help. Returns code. */
 int command_fail(const struct invocation *invocation, int code, const char *format, ...)
@@ -53,6 +63,29 @@ int command_fail(const struct invocation *invocation, int code, const char *form
 /* Ended by NULL; commands.c has the table. */
 extern const struct command *const commands[];
 const struct command *command_find(const char *name);
+
+/* Parses the arguments behind the command's name. 0; -EINVAL with a sentence, which names the
+ * nearest option where one is unknown; 1 when --help was asked for. The invocation keeps pointing
+ * into argv. */
+int invocation_parse(struct invocation **ret, const struct command *command, int argc,
+                     const char *const *argv, struct err *err);
+void invocation_free(struct invocation **invocation); /* accepts NULL */
+
+/* Options that every command has, ended by a row without name. */
+extern const struct command_option command_common_options[];
+
+/* Help, from the tables. */
+void command_usage(const struct command *command, struct buf *out);
+void command_overview(struct buf *out);
+
+/* The name closest to a mistyped one, by edit distance; NULL when none is close. next() gives the
+ * i-th name, NULL at the end. */
+const char *command_nearest(const char *typed, const char *(*next)(const void *ctx, size_t i),
+                            const void *ctx);
+
+/* Flushes stdout; what could not be written is said, and code becomes EXIT_FAILED. A reader that
+ * went away (EPIPE) is not an error. */
+int command_flush(int code);
 
 /* Parses and runs; the whole of main(). */
 int command_run(int argc, char **argv);
