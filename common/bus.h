@@ -35,12 +35,20 @@ struct bus_options {
     const char *subscribe; /* SUB: first topic prefix; NULL: none yet */
 };
 
+/* Whether a connection stands on which bus_send() gets through, at every change. */
+typedef void bus_link_fn(void *ctx, bool up);
+
 /* LINGER=0, ROUTER_MANDATORY, IMMEDIATE on DEALERs, ZMTP heartbeats on tcp. ipc sockets are 0600.
- * -EADDRINUSE when another process serves the endpoint, with a sentence; a stale ipc socket is
- * replaced. */
+ * A bound tcp host may be a name of this machine. 0, or with a sentence: -EADDRINUSE when another
+ * process serves the endpoint (a stale ipc socket is replaced), -EINVAL, -ENAMETOOLONG,
+ * -EADDRNOTAVAIL, -EACCES, or another errno. */
 int bus_open(struct bus **ret, uv_loop_t *loop, const struct bus_options *options, bus_frame_fn *fn,
              void *ctx, struct err *err);
-void bus_close(struct bus **bus); /* accepts NULL; fn is never called after it */
+/* Accepts NULL; no callback comes after it. What was just sent (a bye, a last event) still gets at
+ * most BUS_LINGER_MS to leave, in the background. */
+void bus_close(struct bus **bus);
+/* DEALER only: fn is called, with bus_open()'s ctx, from the loop. */
+void bus_watch(struct bus *bus, bus_link_fn *fn);
 
 /* Never blocks. 0; -EAGAIN when the queue to that peer is full or (DEALER) nobody is connected;
  * -EHOSTUNREACH when the ROUTER doesn't know the peer. A XPUB drops instead. */
@@ -49,5 +57,6 @@ int bus_subscribe(struct bus *bus, const char *prefix); /* SUB only */
 
 /* Frames are read in bursts of at most this many before other handles get their turn. */
 #define BUS_BURST 256
+#define BUS_LINGER_MS 100
 
 #endif
