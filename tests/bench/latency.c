@@ -1,0 +1,117 @@
+/* From the submit call to the committed result seen by the client, one task at a time: broker,
+ * daemon, worker and a provider over real HTTP that answers at once; every write fsynced. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/queue.h"
+#include "common/task_id.h"
+#include "tests/bench/bench.h"
+
+#define JOBS 2000
+#define WARM_UP 100
+
+static const char yaml[] =
+    "providers:\n  sim: {api: openai-compatible, base_url: \"http://127.0.0.1:%d\"}\n"
+    "models:\n  fast: {provider: sim, name: fast, local: true}\n"
+    "workers:\n  - {name: sim-0, provider: sim, concurrency: 64}\n"
+    "roles:\n  general: {models: [fast]}\n";
+static const char scenario[] =
+    "rules:\n  - reply: {text: ok}\n    timing: {decode_tps: 0, prefill_tps: 0}\n";
+
+struct run {
+    uv_loop_t loop;
+    struct queue *queue;
+    struct redis *reader; /* blocks in XREAD */
+    char task[TASK_ID_SIZE], key[64], last[40];
+    bool finished;
+    double started, ms;
+    struct queue_node node;
+};
+
+static void read_log(struct run *run);
+
+static void logged(void *ctx, const struct redis_value *value)
+{
+    struct run *run = ctx;
+    const struct redis_value *entries = redis_at(redis_at(value, 0), 1);
+    for (size_t i = 0; i < redis_len(entries); i++) {
+        const struct redis_value *entry = redis_at(entries, i);
+        snprintf(run->last, sizeof run->last, "%s", redis_str(redis_at(entry, 0), NULL));
+        const struct redis_value *fields = redis_at(entry, 1);
+        for (size_t f = 1; f < redis_len(fields); f += 2)
+            if (strncmp(redis_str(redis_at(fields, f), NULL), "task-", 5) == 0)
+                run->finished = true;
+    }
+    if (run->finished)
+        run->ms = clock_ms_f() - run->started;
+    else
+        read_log(run);
+}
+
+static void read_log(struct run *run)
+{
+    redis_command(run->reader, logged, run, 6,
+                  (const char *[]){"XREAD", "BLOCK", "5000", "STREAMS", run->key, run->last}, NULL);
+}
+
+static double once(struct run *run)
+{
+    task_id_make(run->task);
+    snprintf(run->key, sizeof run->key, "orch:{s%d}:log:%s", task_shard(run->task), run->task);
+    snprintf(run->last, sizeof run->last, "0");
+    run->finished = false;
+    struct queue_task task = {.id = run->task,
+                              .digest = "d",
+                              .title = "bench",
+                              .info = {.data = "{}", .len = 2},
+                              .nodes = &run->node,
+                              .n_nodes = 1};
+    run->started = clock_ms_f();
+    queue_submit(run->queue, &task, NULL, NULL);
+    read_log(run);
+    if (loop_run_until(&run->loop, &run->finished, 20000) != 0) {
+        fprintf(stderr, "bench: a task did not finish within 20 s\n");
+        exit(2);
+    }
+    return run->ms;
+}
+
+static void measure(double samples[JOBS])
+{
+    struct bench_stack stack;
+    bench_stack_begin(&stack, yaml, scenario, (const char *[]){"sim-0", NULL});
+    struct run run = {.node = bench_node("n")};
+    uv_loop_init(&run.loop);
+    struct redis_options options = fixture_redis_options(&stack.fixture);
+    if (queue_open(&run.queue, &run.loop, &options, NULL, NULL, NULL) != 0 ||
+        redis_open(&run.reader, &run.loop, &options, NULL, NULL, NULL) != 0)
+        abort();
+    for (int i = 0; i < WARM_UP; i++)
+        once(&run);
+    for (int i = 0; i < JOBS; i++)
+        samples[i] = once(&run);
+    redis_close(&run.reader);
+    queue_close(&run.queue);
+    loop_finish(&run.loop);
+    bench_stack_end(&stack);
+}
+
+static void run_latency(void)
+{
+    double p50 = 0, p99 = 0;
+    bool has_peer = bench_bullmq("latency", JOBS, "p50_ms", &p50, "p99_ms", &p99);
+    const char *peer = has_peer ? "BullMQ add->finished" : NULL;
+    static double samples[JOBS];
+    measure(samples);
+    double own50 = bench_quantile(samples, JOBS, 0.5), own99 = bench_quantile(samples, JOBS, 0.99);
+    figure_print(&(struct figure){"latency: submit -> result, p50", own50, "ms", peer, p50, true,
+                                  "<= 1 ms", own50 <= 1});
+    figure_print(&(struct figure){"latency: submit -> result, p99", own99, "ms", peer, p99, true,
+                                  "<= 5 ms", own99 <= 5});
+}
+
+const struct benchmark benchmark_latency = {
+    "latency", "submit to committed result through real HTTP, one at a time, against BullMQ",
+    run_latency};
