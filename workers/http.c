@@ -1,0 +1,571 @@
+#include "workers/http.h"
+
+#include <curl/curl.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "common/containers.h"
+#include "common/log.h"
+#include "schemas/mem.h"
+
+/* Small buffers: a token is some 200 bytes, and there may be 10,000 calls. */
+#define RECEIVE_BUFFER_BYTES 4096L
+#define UPLOAD_BUFFER_BYTES 16384L
+#define IDLE_HANDLES_MAX 256
+#define KEEPALIVE_S 60L
+#define DNS_CACHE_S 300L
+
+/* A descriptor of curl's, watched with libuv from its opening to its closing. */
+struct http_socket {
+    uv_poll_t poll;
+    struct http *http; /* borrowed */
+    curl_socket_t fd;
+    int wanted;   /* UV_READABLE | UV_WRITABLE that curl asks for */
+    int watched;  /* what libuv watches */
+    bool foreign; /* not opened by open_socket(): curl's resolver */
+};
+
+struct http {
+    uv_loop_t *loop; /* borrowed */
+    CURLM *multi;
+    struct loop_timer *timer;
+    int depth; /* > 0 while curl runs: it must not be called again */
+    struct http_socket **sockets;
+    size_t n_sockets; /* length of the array, which is indexed by descriptor */
+    CURL *idle[IDLE_HANDLES_MAX];
+    size_t n_idle;
+    LIST_HEAD(, http_call) calls;
+    LIST_HEAD(, http_call) doomed; /* cancelled while curl ran */
+};
+
+struct http_call {
+    struct http *http; /* borrowed */
+    CURL *easy;
+    struct curl_slist *headers;
+    struct buf body;
+    size_t body_bytes;
+    struct http_headers response;
+    struct http_callbacks callbacks;
+    void *ctx;
+    bool head_done, stopped, dead;
+    char error[CURL_ERROR_SIZE];
+    LIST_ENTRY(http_call) link;
+};
+
+/* --- descriptors ------------------------------------------------------------------------- */
+
+static void reap(struct http *http);
+
+static void socket_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void socket_forget(struct http *http, curl_socket_t fd)
+{
+    struct http_socket *entry = http->sockets[fd];
+    http->sockets[fd] = NULL;
+    uv_close((uv_handle_t *)&entry->poll, socket_closed);
+}
+
+static struct http_socket *socket_find(struct http *http, curl_socket_t fd)
+{
+    return fd >= 0 && (size_t)fd < http->n_sockets ? http->sockets[fd] : NULL;
+}
+
+static struct http_socket *socket_add(struct http *http, curl_socket_t fd)
+{
+    if ((size_t)fd >= http->n_sockets) {
+        size_t n = (size_t)fd + 64 + http->n_sockets / 2;
+        http->sockets = mem_must_realloc(http->sockets, n * sizeof *http->sockets);
+        memset(http->sockets + http->n_sockets, 0, (n - http->n_sockets) * sizeof *http->sockets);
+        http->n_sockets = n;
+    }
+    struct http_socket *entry = mem_must_zalloc(sizeof *entry);
+    *entry = (struct http_socket){.http = http, .fd = fd};
+    if (uv_poll_init(http->loop, &entry->poll, fd) != 0) {
+        free(entry);
+        return NULL;
+    }
+    entry->poll.data = entry;
+    http->sockets[fd] = entry;
+    return entry;
+}
+
+static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
+{
+    (void)purpose;
+    int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
+                    address->protocol);
+    if (fd < 0)
+        return CURL_SOCKET_BAD;
+    if (socket_add(ctx, fd) == NULL) {
+        close(fd);
+        return CURL_SOCKET_BAD;
+    }
+    return fd;
+}
+
+static int close_socket(void *ctx, curl_socket_t fd)
+{
+    struct http *http = ctx;
+    if (socket_find(http, fd) != NULL)
+        socket_forget(http, fd);
+    return close(fd);
+}
+
+static void socket_active(uv_poll_t *poll, int status, int events);
+
+static void socket_watch(struct http_socket *entry, int events)
+{
+    entry->watched = events;
+    if (events == 0)
+        uv_poll_stop(&entry->poll);
+    else
+        uv_poll_start(&entry->poll, events, socket_active);
+}
+
+static void socket_active(uv_poll_t *poll, int status, int events)
+{
+    struct http_socket *entry = poll->data;
+    struct http *http = entry->http;
+    curl_socket_t fd = entry->fd;
+    if (entry->wanted == 0) { /* an idle connection: see watch_socket() */
+        socket_watch(entry, 0);
+        return;
+    }
+    int mask = status < 0 ? CURL_CSELECT_ERR : 0;
+    if (events & UV_READABLE)
+        mask |= CURL_CSELECT_IN;
+    if (events & UV_WRITABLE)
+        mask |= CURL_CSELECT_OUT;
+    int running;
+    http->depth++;
+    curl_multi_socket_action(http->multi, fd, mask, &running);
+    http->depth--;
+    reap(http);
+}
+
+/* curl tells what it wants to know of a descriptor. A connection that goes idle usually comes back
+ * soon, so it stays watched for reading until something happens there: that saves four system
+ * calls a request. */
+static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket_ctx)
+{
+    (void)easy, (void)socket_ctx;
+    struct http *http = ctx;
+    struct http_socket *entry = socket_find(http, fd);
+    if (what == CURL_POLL_REMOVE) {
+        if (entry == NULL)
+            return 0;
+        entry->wanted = 0;
+        if (entry->foreign)
+            socket_forget(http, fd);
+        else if (entry->watched != UV_READABLE)
+            socket_watch(entry, 0);
+        return 0;
+    }
+    if (entry == NULL) {
+        entry = socket_add(http, fd);
+        if (entry == NULL)
+            return -1;
+        entry->foreign = true;
+    }
+    entry->wanted =
+        (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
+    if (entry->watched != entry->wanted)
+        socket_watch(entry, entry->wanted);
+    return 0;
+}
+
+static int set_timer(CURLM *multi, long timeout_ms, void *ctx)
+{
+    (void)multi;
+    struct http *http = ctx;
+    if (timeout_ms < 0)
+        loop_timer_stop(http->timer);
+    else
+        loop_timer_start(http->timer, timeout_ms, 0);
+    return 0;
+}
+
+static void timer_fired(void *ctx)
+{
+    struct http *http = ctx;
+    int running;
+    http->depth++;
+    curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    http->depth--;
+    reap(http);
+}
+
+/* --- what comes in ------------------------------------------------------------------------- */
+
+static bool is_status_line(const char *line, size_t len)
+{
+    return len >= 5 && memcmp(line, "HTTP/", 5) == 0;
+}
+
+static size_t take_header(char *line, size_t size, size_t count, void *ctx)
+{
+    struct http_call *call = ctx;
+    size_t len = size * count;
+    if (call->dead)
+        return CURL_WRITEFUNC_ERROR;
+    if (call->head_done)
+        return len; /* trailers */
+    if (is_status_line(line, len)) {
+        http_headers_clear(&call->response);
+        return len;
+    }
+    if (len > 0 && line[0] != '\r' && line[0] != '\n') {
+        http_headers_add(&call->response, line, len);
+        return len;
+    }
+    long status = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &status);
+    if (status < 200)
+        return len;
+    call->head_done = true;
+    if (call->callbacks.head(call->ctx, (int)status, &call->response))
+        return len;
+    call->stopped = true;
+    return CURL_WRITEFUNC_ERROR;
+}
+
+/* Once an answer comes, a body that is wholly sent is never needed again. */
+static void drop_sent_body(struct http_call *call)
+{
+    curl_off_t sent = 0;
+    if (call->body.data == NULL)
+        return;
+    curl_easy_getinfo(call->easy, CURLINFO_SIZE_UPLOAD_T, &sent);
+    if (sent >= (curl_off_t)call->body_bytes)
+        buf_release(&call->body);
+}
+
+static size_t take_body(char *data, size_t size, size_t count, void *ctx)
+{
+    struct http_call *call = ctx;
+    size_t len = size * count;
+    if (call->dead)
+        return CURL_WRITEFUNC_ERROR;
+    if (len == 0)
+        return 0;
+    drop_sent_body(call);
+    if (call->callbacks.body(call->ctx, data, len))
+        return len;
+    call->stopped = true;
+    return CURL_WRITEFUNC_ERROR;
+}
+
+/* --- calls ----------------------------------------------------------------------------------- */
+
+static const struct {
+    CURLcode code;
+    enum http_end end;
+} ends[] = {
+    {CURLE_OK, HTTP_END_WELL},
+    {CURLE_COULDNT_RESOLVE_PROXY, HTTP_END_CONNECT},
+    {CURLE_COULDNT_RESOLVE_HOST, HTTP_END_CONNECT},
+    {CURLE_COULDNT_CONNECT, HTTP_END_CONNECT},
+    {CURLE_SSL_CONNECT_ERROR, HTTP_END_CONNECT},
+    {CURLE_OPERATION_TIMEDOUT, HTTP_END_CONNECT},
+    {CURLE_UNSUPPORTED_PROTOCOL, HTTP_END_REFUSED},
+    {CURLE_URL_MALFORMAT, HTTP_END_REFUSED},
+    {CURLE_PEER_FAILED_VERIFICATION, HTTP_END_REFUSED},
+    {CURLE_SSL_CACERT_BADFILE, HTTP_END_REFUSED},
+    {CURLE_SSL_CERTPROBLEM, HTTP_END_REFUSED},
+    {CURLE_OUT_OF_MEMORY, HTTP_END_INTERNAL},
+    {CURLE_FAILED_INIT, HTTP_END_INTERNAL},
+};
+
+static enum http_end end_of(const struct http_call *call, CURLcode code)
+{
+    if (call->stopped)
+        return HTTP_END_STOPPED;
+    for (size_t i = 0; i < sizeof ends / sizeof *ends; i++)
+        if (ends[i].code == code)
+            return call->head_done && code != CURLE_OK ? HTTP_END_BROKEN : ends[i].end;
+    return HTTP_END_BROKEN;
+}
+
+/* Takes the call off curl; its easy handle goes back to the idle ones. */
+static void call_detach(struct http_call *call)
+{
+    struct http *http = call->http;
+    curl_multi_remove_handle(http->multi, call->easy);
+    LIST_REMOVE(call, link);
+    curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, NULL);
+    curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, NULL);
+    curl_easy_setopt(call->easy, CURLOPT_ERRORBUFFER, NULL);
+    if (http->n_idle < IDLE_HANDLES_MAX)
+        http->idle[http->n_idle++] = call->easy;
+    else
+        curl_easy_cleanup(call->easy);
+    call->easy = NULL;
+}
+
+static void call_free(struct http_call *call)
+{
+    for (struct curl_slist *line = call->headers; line != NULL; line = line->next)
+        explicit_bzero(line->data, strlen(line->data));
+    curl_slist_free_all(call->headers);
+    http_headers_release(&call->response);
+    buf_release(&call->body);
+    free(call);
+}
+
+static void call_finish(struct http_call *call, CURLcode code)
+{
+    enum http_end end = end_of(call, code);
+    const char *why = "";
+    if (end != HTTP_END_WELL)
+        why = call->error[0] != '\0' ? call->error : curl_easy_strerror(code);
+    LIST_REMOVE(call, link);
+    LIST_INSERT_HEAD(&call->http->doomed, call, link); /* a cancel from now on changes nothing */
+    call->dead = true;
+    call->callbacks.done(call->ctx, end, why);
+    call_detach(call);
+    call_free(call);
+}
+
+/* Ends what has been cancelled or has come to its end while curl ran. */
+static void reap(struct http *http)
+{
+    if (http->depth > 0)
+        return;
+    struct http_call *call;
+    while ((call = LIST_FIRST(&http->doomed)) != NULL) {
+        call_detach(call);
+        call_free(call);
+    }
+    CURLMsg *message;
+    int left;
+    while ((message = curl_multi_info_read(http->multi, &left)) != NULL) {
+        if (message->msg != CURLMSG_DONE)
+            continue;
+        CURLcode code = message->data.result;
+        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&call);
+        call_finish(call, code);
+    }
+}
+
+static CURL *handle_new(struct http *http)
+{
+    if (http->n_idle > 0)
+        return http->idle[--http->n_idle];
+    CURL *easy = curl_easy_init();
+    if (easy == NULL)
+        return NULL;
+    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+    curl_easy_setopt(easy, CURLOPT_USERAGENT, "orchestrator/" ORCH_VERSION);
+    curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, RECEIVE_BUFFER_BYTES);
+    curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_S);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_S);
+    curl_easy_setopt(easy, CURLOPT_DNS_CACHE_TIMEOUT, DNS_CACHE_S);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
+    curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, http);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
+    curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, http);
+    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header);
+    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
+    return easy;
+}
+
+static bool is_loopback(const char *url)
+{
+    const char *host = strstr(url, "://");
+    if (host == NULL)
+        return false;
+    host += 3;
+    size_t len = strcspn(host, "/?#");
+    const char *at = memrchr(host, '@', len);
+    if (at != NULL) {
+        len -= (size_t)(at + 1 - host);
+        host = at + 1;
+    }
+    if (len >= 5 && strncmp(host, "[::1]", 5) == 0)
+        return true;
+    size_t name_len = strcspn(host, ":/?#");
+    return (name_len == 9 && strncasecmp(host, "localhost", 9) == 0) ||
+           (name_len > 4 && strncmp(host, "127.", 4) == 0 &&
+            strspn(host, "0123456789.") == name_len);
+}
+
+static bool add_line(struct curl_slist **list, const char *line)
+{
+    struct curl_slist *longer = curl_slist_append(*list, line);
+    if (longer == NULL)
+        return false;
+    *list = longer;
+    return true;
+}
+
+static bool call_headers(struct http_call *call, const char *lines, bool post)
+{
+    bool typed = false, good = true;
+    struct buf line = {0};
+    for (const char *at = lines; good && *at != '\0';) {
+        size_t len = strcspn(at, "\n");
+        size_t kept = len > 0 && at[len - 1] == '\r' ? len - 1 : len;
+        buf_clear(&line);
+        buf_add(&line, at, kept);
+        typed = typed || strncasecmp(at, "content-type:", 13) == 0;
+        if (kept > 0)
+            good = !line.failed && add_line(&call->headers, line.data);
+        at += len + (at[len] == '\n');
+    }
+    if (line.data != NULL)
+        explicit_bzero(line.data, line.cap);
+    buf_release(&line);
+    if (post && good)
+        good = add_line(&call->headers, "Expect:") &&
+               (typed || add_line(&call->headers, "Content-Type: application/json"));
+    return good;
+}
+
+static CURLcode call_options(struct http_call *call, const char *url)
+{
+    CURL *easy = call->easy;
+    CURLcode code = curl_easy_setopt(easy, CURLOPT_URL, url);
+    curl_easy_setopt(easy, CURLOPT_PROXY, is_loopback(url) ? "" : NULL);
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, call->headers);
+    if (call->body.len > 0) {
+        curl_easy_setopt(easy, CURLOPT_POST, 1L);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, call->body.data);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body.len);
+    } else {
+        curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+    }
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error);
+    return code;
+}
+
+int http_start(struct http_call **ret, struct http *http, const char *url, const char *headers,
+               struct buf *body, const struct http_callbacks *callbacks, void *ctx, struct err *err)
+{
+    if (strncasecmp(url, "http://", 7) != 0 && strncasecmp(url, "https://", 8) != 0)
+        return err_set(err, -EINVAL, "%s is no http or https URL", url);
+    struct http_call *call = mem_must_zalloc(sizeof *call);
+    *call = (struct http_call){.http = http, .callbacks = *callbacks, .ctx = ctx, .body = *body};
+    *body = (struct buf){0};
+    call->body_bytes = call->body.len;
+    call->easy = handle_new(http);
+    if (call->easy == NULL || !call_headers(call, headers, call->body.len > 0) ||
+        call_options(call, url) != CURLE_OK ||
+        curl_multi_add_handle(http->multi, call->easy) != CURLM_OK) {
+        if (call->easy != NULL)
+            curl_easy_cleanup(call->easy);
+        call_free(call);
+        return err_set(err, -ENOMEM, "out of memory for an HTTP call");
+    }
+    LIST_INSERT_HEAD(&http->calls, call, link);
+    *ret = call;
+    return 0;
+}
+
+void http_cancel(struct http_call **call_ptr)
+{
+    struct http_call *call = *call_ptr;
+    *call_ptr = NULL;
+    if (call == NULL || call->dead)
+        return;
+    call->dead = true;
+    if (call->http->depth == 0) {
+        call_detach(call);
+        call_free(call);
+        return;
+    }
+    LIST_REMOVE(call, link);
+    LIST_INSERT_HEAD(&call->http->doomed, call, link);
+}
+
+bool http_connected(const struct http_call *call)
+{
+    curl_off_t pretransfer_us = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_PRETRANSFER_TIME_T, &pretransfer_us);
+    return pretransfer_us > 0;
+}
+
+void http_figures(const struct http_call *call, struct http_figures *ret)
+{
+    curl_off_t name_us = 0, tcp_us = 0, tls_us = 0, pretransfer_us = 0, sent = 0;
+    long connects = 0;
+    curl_easy_getinfo(call->easy, CURLINFO_NAMELOOKUP_TIME_T, &name_us);
+    curl_easy_getinfo(call->easy, CURLINFO_CONNECT_TIME_T, &tcp_us);
+    curl_easy_getinfo(call->easy, CURLINFO_APPCONNECT_TIME_T, &tls_us);
+    curl_easy_getinfo(call->easy, CURLINFO_PRETRANSFER_TIME_T, &pretransfer_us);
+    curl_easy_getinfo(call->easy, CURLINFO_SIZE_UPLOAD_T, &sent);
+    curl_easy_getinfo(call->easy, CURLINFO_NUM_CONNECTS, &connects);
+    curl_off_t connect_us = tls_us > tcp_us ? tls_us : tcp_us;
+    *ret = (struct http_figures){
+        .connect_ms = connects > 0 ? (double)connect_us / 1e3 : 0,
+        .wait_ms = (double)pretransfer_us / 1e3,
+        .sent_bytes = sent,
+    };
+}
+
+/* --- all of it ---------------------------------------------------------------------------------
+ */
+
+int http_open(struct http **ret, uv_loop_t *loop, struct err *err)
+{
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        return err_set(err, -ENOMEM, "libcurl cannot be initialised");
+    struct http *http = mem_must_zalloc(sizeof *http);
+    http->loop = loop;
+    LIST_INIT(&http->calls);
+    LIST_INIT(&http->doomed);
+    http->multi = curl_multi_init();
+    if (http->multi == NULL) {
+        free(http);
+        curl_global_cleanup();
+        return err_set(err, -ENOMEM, "out of memory for libcurl");
+    }
+    http->timer = loop_timer_new(loop, timer_fired, http);
+    curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
+    curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
+    curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, set_timer);
+    curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
+    curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, 16384L);
+    curl_multi_setopt(http->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+    *ret = http;
+    return 0;
+}
+
+void http_close(struct http **http_ptr)
+{
+    struct http *http = *http_ptr;
+    *http_ptr = NULL;
+    if (http == NULL)
+        return;
+    struct http_call *call;
+    while ((call = LIST_FIRST(&http->calls)) != NULL ||
+           (call = LIST_FIRST(&http->doomed)) != NULL) {
+        call->dead = true;
+        call_detach(call);
+        call_free(call);
+    }
+    while (http->n_idle > 0)
+        curl_easy_cleanup(http->idle[--http->n_idle]);
+    curl_multi_cleanup(http->multi);
+    loop_timer_free(&http->timer);
+    for (size_t i = 0; i < http->n_sockets; i++)
+        if (http->sockets[i] != NULL)
+            socket_forget(http, (curl_socket_t)i);
+    free(http->sockets);
+    free(http);
+    curl_global_cleanup();
+}
