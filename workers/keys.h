@@ -1,0 +1,41 @@
+/* A provider's keys: where they come from, whose turn it is, and keeping them out of sight. */
+#ifndef WORKERS_KEYS_H
+#define WORKERS_KEYS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/loop.h"
+
+#define KEY_MAX_BYTES ((size_t)8 * 1024)
+#define KEY_COMMAND_MS 10000 /* most time a cmd: source may take */
+
+/* One key's value, shared by the calls that use it; its bytes are wiped with the last reference. */
+struct key;
+const char *key_value(const struct key *key); /* NULL for a NULL key */
+struct key *key_keep(struct key *key);        /* one more reference; accepts NULL */
+void key_drop(struct key **key);              /* accepts NULL */
+/* Replaces every occurrence of the value in the text by ***, in place; accepts NULL keys. */
+void key_scrub(const struct key *key, char *text);
+
+/* Reads one source: "env:NAME", "file:PATH" (its first line) or "cmd:COMMAND" (first line that
+ * /bin/sh -c COMMAND prints, within KEY_COMMAND_MS). Spaces around it do not count. Blocks. 0;
+ * -ENOENT, -EINVAL, -ETIMEDOUT or another negative errno, with a sentence that never has the key.
+ */
+int key_read(struct key **ret, const char *source, struct err *err);
+
+/* A pool of keys that take turns. */
+struct keys;
+/* Reads all sources, which are copied. Some that fail are logged; when all fail, the first one's
+ * errno and sentence. n == 0 is a pool without keys. Blocks: call it before the loop runs. */
+int keys_open(struct keys **ret, uv_loop_t *loop, const char *const *sources, size_t n,
+              struct err *err);
+void keys_close(struct keys **keys); /* accepts NULL; the loop must run once more afterwards */
+size_t keys_count(const struct keys *keys);
+/* The next key in turn, with a reference for the caller; NULL when the pool is empty. */
+struct key *keys_next(struct keys *keys);
+/* Reads all sources again beside the loop; a source that fails now keeps its former value. */
+void keys_reload(struct keys *keys);
+
+#endif
