@@ -172,8 +172,8 @@ static void an_answer_is_found_in_prose_and_fences(void **state)
     static const char *const answers[] = {
         "{\"subtasks\":[{\"id\":\"a\",\"prompt\":\"x\"}]}",
         "Here {you} are:\n```json\n{\"subtasks\":[{\"id\":\"a\",\"prompt\":\"x\"}]}\n```\nDone.",
-        "<think>{\"subtasks\":[{\"id\":\"draft\",\"prompt\":\"y\"}]}</think>"
-        "{\"title\":\"T\",\"subtasks\":[{\"id\":\"a\",\"prompt\":\"x\"}]} Good luck {}!",
+        ("<think>{\"subtasks\":[{\"id\":\"draft\",\"prompt\":\"y\"}]}</think>"
+         "{\"title\":\"T\",\"subtasks\":[{\"id\":\"a\",\"prompt\":\"x\"}]} Good luck {}!"),
         "{\"note\": {\"subtasks\": 1}} {\"subtasks\":[{\"id\":\"a\",\"prompt\":\"x\"}]}",
     };
     for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
