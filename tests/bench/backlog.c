@@ -33,7 +33,7 @@ static void submitted(void *ctx, enum queue_status status, const char *err)
 
 static void fill(struct filler *filler, int n)
 {
-    struct queue_node node = bench_node("n");
+    struct queue_node node = testbed_node("n", BENCH_PROMPT);
     for (int i = 0; i < n; i++) {
         char id[TASK_ID_SIZE];
         task_id_make(id);
@@ -55,8 +55,9 @@ static void fill(struct filler *filler, int n)
 
 static void run(void)
 {
-    struct bench_stack stack;
-    bench_stack_begin(&stack, yaml, NULL, NULL);
+    struct testbed stack;
+    testbed_init(&stack, yaml, NULL);
+    testbed_start(&stack, NULL);
     struct filler filler = {0};
     uv_loop_init(&filler.loop);
     struct redis_options options = fixture_redis_options(&stack.fixture);
@@ -82,7 +83,7 @@ static void run(void)
                                   0, true, NULL, false});
     queue_close(&filler.queue);
     loop_finish(&filler.loop);
-    bench_stack_end(&stack);
+    testbed_release(&stack);
 }
 
 const struct benchmark benchmark_backlog = {"backlog",

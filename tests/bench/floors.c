@@ -124,8 +124,9 @@ static void bus_floor(void)
  * simulator cost. */
 static void http_floor(void)
 {
-    struct bench_stack stack;
-    bench_stack_begin_simulator(
+    struct testbed stack = {0};
+    fixture_init(&stack.fixture);
+    testbed_start_simulator(
         &stack, "rules:\n  - reply: {text: ok}\n    timing: {decode_tps: 0, prefill_tps: 0}\n");
     static const char body[] =
         "{\"model\":\"fast\",\"messages\":[{\"role\":\"user\",\"content\":\"Say ok.\"}]}";
@@ -165,7 +166,7 @@ static void http_floor(void)
     figure_print(&(struct figure){"floor: HTTP call to the simulator, p50",
                                   bench_quantile(samples, ROUNDS, 0.5), "ms", NULL, 0, true, NULL,
                                   false});
-    bench_stack_end(&stack);
+    testbed_release(&stack);
 }
 
 static void run(void)

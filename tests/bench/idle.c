@@ -9,7 +9,7 @@ static const char yaml[] = "providers:\n  noop: {api: noop}\n"
                            "workers:\n  - {name: noop-0, provider: noop, concurrency: 8}\n"
                            "roles:\n  general: {models: [noop]}\n";
 
-static double cpu(const struct bench_stack *stack)
+static double cpu(const struct testbed *stack)
 {
     return bench_cpu_seconds(stack->broker) + bench_cpu_seconds(stack->daemon) +
            bench_cpu_seconds(stack->workers[0]);
@@ -17,8 +17,9 @@ static double cpu(const struct bench_stack *stack)
 
 static void run(void)
 {
-    struct bench_stack stack;
-    bench_stack_begin(&stack, yaml, NULL, (const char *[]){"noop-0", NULL});
+    struct testbed stack;
+    testbed_init(&stack, yaml, NULL);
+    testbed_start(&stack, (const char *[]){"noop-0", NULL});
     poll(NULL, 0, 2000); /* the start is over */
     double before = cpu(&stack), started = clock_ms_f();
     poll(NULL, 0, 10000);
@@ -29,7 +30,7 @@ static void run(void)
                                   "<= 30 MB", rss <= 30});
     figure_print(&(struct figure){"idle: CPU of the three", percent, "% of a core", NULL, 0, true,
                                   "< 1 %", percent < 1});
-    bench_stack_end(&stack);
+    testbed_release(&stack);
 }
 
 const struct benchmark benchmark_idle = {"idle", "memory and CPU of an idle stack", run};

@@ -80,9 +80,10 @@ static double once(struct run *run)
 
 static void measure(double samples[JOBS])
 {
-    struct bench_stack stack;
-    bench_stack_begin(&stack, yaml, scenario, (const char *[]){"sim-0", NULL});
-    struct run run = {.node = bench_node("n")};
+    struct testbed stack;
+    testbed_init(&stack, yaml, scenario);
+    testbed_start(&stack, (const char *[]){"sim-0", NULL});
+    struct run run = {.node = testbed_node("n", BENCH_PROMPT)};
     uv_loop_init(&run.loop);
     struct redis_options options = fixture_redis_options(&stack.fixture);
     if (queue_open(&run.queue, &run.loop, &options, NULL, NULL, NULL) != 0 ||
@@ -95,7 +96,7 @@ static void measure(double samples[JOBS])
     redis_close(&run.reader);
     queue_close(&run.queue);
     loop_finish(&run.loop);
-    bench_stack_end(&stack);
+    testbed_release(&stack);
 }
 
 static void run_latency(void)

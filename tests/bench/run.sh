@@ -4,6 +4,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 build=${ORCH_BENCH_BUILD:-$root/build-bench}
+sh "$root/deploy/packages.sh" run build test
 generator=()
 command -v ninja >/dev/null && generator=(-G Ninja)
 cmake -S "$root" -B "$build" "${generator[@]}" -DCMAKE_BUILD_TYPE=Release -DORCH_BENCH=ON >/dev/null

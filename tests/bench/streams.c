@@ -1,10 +1,7 @@
 /* Calls in flight in one worker process: 10,000 streams of 30 tokens/s each. */
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include "common/clock.h"
 #include "common/json.h"
@@ -22,29 +19,6 @@ static const char yaml[] =
 /* 30 tokens/s for about 40 s, written once a second: what arrives together is read together. */
 static const char scenario[] = "rules:\n  - reply: {tokens: 1200}\n    timing: {decode_tps: 30, "
                                "prefill_tps: 0, burst_ms: 1000}\n";
-
-static json_t *sim_stats(int port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    static const char request[] = "GET /sim/stats HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    struct buf answer = {0};
-    json_t *stats = NULL;
-    if (connect(fd, (struct sockaddr *)&address, sizeof address) == 0 &&
-        write(fd, request, sizeof request - 1) == (ssize_t)sizeof request - 1) {
-        char chunk[4096];
-        ssize_t got;
-        while ((got = read(fd, chunk, sizeof chunk)) > 0)
-            buf_add(&answer, chunk, (size_t)got);
-        const char *body = answer.len > 0 ? strstr(answer.data, "\r\n\r\n") : NULL;
-        if (body != NULL)
-            stats = json_parse(body + 4, strlen(body + 4), NULL);
-    }
-    close(fd);
-    buf_release(&answer);
-    return stats;
-}
 
 struct streams {
     uv_loop_t loop;
@@ -73,7 +47,7 @@ static void have_depths(void *ctx, const struct queue_depths *depths, const char
 
 static void submit_all(struct streams *streams)
 {
-    struct queue_node node = bench_node("n");
+    struct queue_node node = testbed_node("n", BENCH_PROMPT);
     streams->unanswered = STREAMS;
     for (int i = 0; i < STREAMS; i++) {
         char id[TASK_ID_SIZE];
@@ -98,8 +72,9 @@ static void nothing(void *ctx)
 
 static void run(void)
 {
-    struct bench_stack stack;
-    bench_stack_begin(&stack, yaml, scenario, (const char *[]){"sim-0", NULL});
+    struct testbed stack;
+    testbed_init(&stack, yaml, scenario);
+    testbed_start(&stack, (const char *[]){"sim-0", NULL});
     struct streams streams = {0};
     uv_loop_init(&streams.loop);
     struct redis_options options = fixture_redis_options(&stack.fixture);
@@ -111,7 +86,7 @@ static void run(void)
     double rss = 0, started = clock_ms_f();
     int64_t peak = 0, failures = 0;
     do {
-        json_t *stats = sim_stats(stack.sim_port);
+        json_t *stats = testbed_sim(&stack, "stats");
         int64_t in_flight = json_int(stats, "in_flight", 0);
         failures = json_int(stats, "requests", 0) - STREAMS;
         json_decref(stats);
@@ -141,7 +116,7 @@ static void run(void)
     loop_timer_free(&tick);
     queue_close(&streams.queue);
     loop_finish(&streams.loop);
-    bench_stack_end(&stack);
+    testbed_release(&stack);
 }
 
 const struct benchmark benchmark_streams = {

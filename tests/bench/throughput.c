@@ -59,7 +59,7 @@ static struct queue_node *make_nodes(int n)
 {
     struct queue_node *nodes = mem_must_zalloc((size_t)n * sizeof *nodes);
     for (int i = 0; i < n; i++) {
-        nodes[i] = bench_node(mem_must_printf("n%d", i));
+        nodes[i] = testbed_node(mem_must_printf("n%d", i), BENCH_PROMPT);
         if (i < 10)
             continue;
         const char **deps = mem_must_zalloc(2 * sizeof *deps);
@@ -104,8 +104,9 @@ static void nothing(void *ctx)
 /* Subtasks per second of `tasks` tasks with `nodes` nodes each. */
 static double measure(int tasks, int nodes)
 {
-    struct bench_stack stack;
-    bench_stack_begin(&stack, yaml, NULL, (const char *[]){"noop-0", NULL});
+    struct testbed stack;
+    testbed_init(&stack, yaml, NULL);
+    testbed_start(&stack, (const char *[]){"noop-0", NULL});
     uv_loop_t loop;
     uv_loop_init(&loop);
     struct redis_options options = fixture_redis_options(&stack.fixture);
@@ -151,7 +152,7 @@ static double measure(int tasks, int nodes)
     loop_timer_free(&tick);
     queue_close(&submitter.queue);
     loop_finish(&loop);
-    bench_stack_end(&stack);
+    testbed_release(&stack);
     return n / seconds;
 }
 
