@@ -86,10 +86,14 @@ struct config {
     char *store;                            /* SQLite file */
     int64_t lease_ms, renew_ms, abandon_ms; /* see "The bus" in docs/architecture.md */
     int64_t max_attempts;
-    int64_t retain_s;       /* how long finished tasks stay in Redis before they are archived */
-    bool offline;           /* routing.mode: offline: local arms only */
-    double budget_task_usd; /* 0: none */
-    int64_t max_subtasks;   /* most subtasks a plan may have */
+    int64_t retain_s;         /* how long finished tasks stay in Redis before they are archived */
+    bool offline;             /* routing.mode: offline: local arms only */
+    double budget_task_usd;   /* 0: none */
+    int64_t max_subtasks;     /* most subtasks a plan may have */
+    int64_t simulator_port;   /* of orchestrator-sim, started by the stack; 0: none */
+    char *simulator_scenario; /* YAML file; NULL: the built-in replies */
+    bool curve;               /* always false: refused by the parser in this version */
+    char *curve_keys;
     struct config_provider *providers;
     size_t n_providers;
     struct config_model *models;
@@ -108,10 +112,32 @@ int config_load(struct config **ret, const char *path, struct err *err);
 int config_parse(struct config **ret, const char *name, const char *text, size_t len,
                  struct err *err);
 void config_free(struct config **config); /* accepts NULL */
+
+/* One sentence about the file; a warning does not make it unusable. */
+typedef void config_problem_fn(void *ctx, bool warning, const char *sentence);
+/* Like config_load(), but tells every problem and every warning, not only the first error. */
+int config_check(struct config **ret, const char *path, config_problem_fn *fn, void *ctx,
+                 struct err *err);
 /* The configuration in effect as YAML that config_parse() reads back to the same. */
 void config_print(const struct config *config, struct buf *out);
+/* The same for people: without the password of Redis. Not for config_parse(). */
+void config_print_public(const struct config *config, struct buf *out);
 /* docs/configuration.md, from the tables. */
 void config_reference(struct buf *out);
+
+#define CONFIG_DEFAULT_ROLE "general"
+#define CONFIG_BUILT_IN "built-in" /* config->path when no file was found */
+
+/* What is known of an api without the workers: enough to check a config and to look around. */
+struct config_api {
+    const char *name;
+    const char *title;
+    const char *base_url; /* default; NULL: base_url must be configured */
+    const char *key_env;  /* where the key is when the config does not say; NULL: no key needed */
+    bool local;           /* its models run on the team's own hardware */
+};
+const struct config_api *config_api(const char *name); /* NULL: unknown */
+const struct config_api *config_apis(size_t *ret_count);
 
 /* All NULL when there is none of that name. */
 const struct config_provider *config_provider(const struct config *config, const char *name);

@@ -1,0 +1,217 @@
+#include "common/config_tables.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+#define MINUTE_MS 60000.0
+#define DAY_MS (24 * 60 * MINUTE_MS)
+#define MANY 1e12 /* a limit where there is no natural one */
+
+/* Local runtimes answer without a key, unless one is configured. */
+static const struct config_api apis[] = {
+    {"anthropic", "Anthropic messages", "https://api.anthropic.com", "ANTHROPIC_API_KEY", false},
+    {"openai", "OpenAI chat completions", "https://api.openai.com", "OPENAI_API_KEY", false},
+    {"gemini", "Google Gemini", "https://generativelanguage.googleapis.com", "GEMINI_API_KEY",
+     false},
+    {"huggingface", "Hugging Face router", "https://router.huggingface.co", "HF_TOKEN", false},
+    {"ollama", "Ollama", "http://127.0.0.1:11434", NULL, true},
+    {"lmstudio", "LM Studio", "http://127.0.0.1:1234", NULL, true},
+    {"llamacpp", "llama.cpp's llama-server", "http://127.0.0.1:8080", NULL, true},
+    {"vllm", "vLLM", "http://127.0.0.1:8000", NULL, true},
+    {"tgi", "Hugging Face TGI", NULL, NULL, true},
+    {"noop", "answers at once with the prompt, for tests and benchmarks", "http://127.0.0.1", NULL,
+     true},
+};
+
+const struct config_api *config_apis(size_t *ret_count)
+{
+    *ret_count = COUNT(apis);
+    return apis;
+}
+
+const struct config_api *config_api(const char *name)
+{
+    for (size_t i = 0; i < COUNT(apis); i++)
+        if (strcmp(apis[i].name, name) == 0)
+            return &apis[i];
+    return NULL;
+}
+
+static const char *const fsync_choices[] = {"always", "everysec", "no", NULL};
+static const char *const mode_choices[] = {"online", "offline", NULL};
+static const char *const engine_choices[] = {"duckduckgo", "searxng", NULL};
+
+#define MEMBER(type, member) .offset = offsetof(struct type, member)
+#define LIST(type, member)                                                                         \
+    .offset = offsetof(struct type, member), .count_offset = offsetof(struct type, n_##member)
+
+#define TOP(member) MEMBER(config, member)
+const struct config_field config_fields[] = {
+    {"redis", &config_kind_redis, .fallback = "local",
+     .help = "Where the queue is. `local`: a redis-server of the local stack on a unix socket; "
+             "`redis://[[user]:password@]host[:port][/db]`; `unix:///path[?db=N]`. TLS "
+             "(`rediss://`) and Sentinel are refused in this version."},
+    {"redis_appendfsync", &config_kind_choice, TOP(appendfsync), .fallback = "always",
+     .choices = fsync_choices,
+     .help = "When the local redis-server forces writes to disk. `always` loses nothing that was "
+             "acknowledged; `everysec` can lose the last second or two, even when only Redis is "
+             "killed; `no` leaves it to the kernel."},
+    {"bus.brokers", &config_kind_brokers, .fallback = "local",
+     .help = "Endpoints of the brokers: `local` (a broker of the local stack on a unix socket), "
+             "`tcp://host:port` (taps on the next port), `ipc:///path` (taps on path.taps)."},
+    {"bus.heartbeat_ms", &config_kind_int, TOP(beat_ms), .fallback = "1000", .min = 10,
+     .max = MINUTE_MS, .help = "Interval of heartbeats, ms; after three missed a peer is gone."},
+    {"bus.max_offers", &config_kind_int, TOP(max_offers), .fallback = "10000", .min = 1, .max = 1e7,
+     .help = "Offers that a broker holds at most; the rest waits in Redis."},
+    {"bus.curve.enabled", &config_kind_bool, TOP(curve), .fallback = "false", .quiet = true,
+     .help = "Encrypted bus; refused in this version: `true` is an error."},
+    {"bus.curve.keys", &config_kind_text, TOP(curve_keys), .help = "Directory of CURVE keys."},
+    {"store", &config_kind_text, TOP(store),
+     .help = "SQLite file of profiles and history; by default `profile.db` in the home."},
+    {"queue.lease_ms", &config_kind_int, TOP(lease_ms), .fallback = "15000", .min = 100,
+     .max = DAY_MS, .help = "How long a claimed subtask belongs to a worker that is silent, ms."},
+    {"queue.renew_ms", &config_kind_int, TOP(renew_ms), .fallback = "5000", .min = 10,
+     .max = DAY_MS, .help = "How often a worker renews its leases, ms; less than `lease_ms`."},
+    {"queue.abandon_ms", &config_kind_int, TOP(abandon_ms), .fallback = "10000", .min = 50,
+     .max = DAY_MS,
+     .help = "A worker that could not renew for so long gives the attempt up, ms; less than "
+             "`lease_ms`."},
+    {"queue.max_attempts", &config_kind_int, TOP(max_attempts), .fallback = "4", .min = 1,
+     .max = 100, .help = "Attempts of a subtask before it is dead."},
+    {"queue.retain_s", &config_kind_int, TOP(retain_s), .fallback = "300", .min = 0, .max = 1e7,
+     .help = "How long a finished task stays in Redis before it is archived, s."},
+    {"routing.mode", &config_kind_offline, TOP(offline), .fallback = "online",
+     .choices = mode_choices, .help = "`offline`: only local models are used."},
+    {"budget.task_usd", &config_kind_num, TOP(budget_task_usd), .fallback = "0", .min = 0,
+     .max = 1e6, .quiet = true,
+     .help = "Most that one task may cost, USD; 0: no limit. Recorded, but not enforced in this "
+             "version."},
+    {"plan.max_subtasks", &config_kind_int, TOP(max_subtasks), .fallback = "1000", .min = 1,
+     .max = 100000, .help = "Most subtasks that a plan may have."},
+    {"simulator.port", &config_kind_int, TOP(simulator_port), .fallback = "0", .min = 0,
+     .max = 65535, .quiet = true,
+     .help = "The local stack starts `orchestrator-sim` on this port of 127.0.0.1, and every "
+             "output says that answers are simulated; 0: no simulator."},
+    {"simulator.scenario", &config_kind_text, TOP(simulator_scenario),
+     .help = "YAML file with the simulator's behaviour; without it, the built-in replies."},
+};
+const size_t config_n_fields = COUNT(config_fields);
+
+#define PROVIDER(member) MEMBER(config_provider, member)
+static const struct config_field provider_fields[] = {
+    {"api", &config_kind_api, PROVIDER(api), .required = true, .help = "One of the apis below."},
+    {"base_url", &config_kind_url, PROVIDER(base_url),
+     .help = "Where it answers: what the vendor's own client takes, with or without a trailing "
+             "`/v1`, `/v1beta` or `/api`. Each api has a default."},
+    {"key", &config_kind_keys, LIST(config_provider, keys),
+     .help = "Where the key is, never the key itself: `env:NAME`, `file:PATH`, `cmd:COMMAND` or "
+             "`none`. A list is a pool. By default the usual environment variable of the api."},
+    {"stream", &config_kind_bool, PROVIDER(stream), .fallback = "true",
+     .help = "Ask for answers as streams, so that progress is visible."},
+    {"timeouts.connect_ms", &config_kind_int, PROVIDER(connect_ms), .fallback = "10000", .min = 0,
+     .max = DAY_MS, .help = "Until the connection stands, TLS included, ms; 0: no limit."},
+    {"timeouts.first_token_ms", &config_kind_int, PROVIDER(first_token_ms), .fallback = "300000",
+     .min = 0, .max = DAY_MS,
+     .help = "From the request until the first token, loading of a model included, ms; 0: no "
+             "limit."},
+    {"timeouts.gap_ms", &config_kind_int, PROVIDER(gap_ms), .fallback = "60000", .min = 0,
+     .max = DAY_MS, .help = "Longest silence between two parts of a stream, ms; 0: no limit."},
+    {"timeouts.total_ms", &config_kind_int, PROVIDER(total_ms), .fallback = "1800000", .min = 0,
+     .max = DAY_MS, .help = "The whole call, ms; 0: no limit."},
+    {"limits.requests_per_minute", &config_kind_int, PROVIDER(requests_per_minute), .fallback = "0",
+     .min = 0, .max = MANY, .quiet = true,
+     .help = "Requests per minute of all workers together; 0: no limit. Recorded, but not enforced "
+             "in this version."},
+    {"limits.tokens_per_minute", &config_kind_int, PROVIDER(tokens_per_minute), .fallback = "0",
+     .min = 0, .max = MANY, .quiet = true,
+     .help = "Tokens per minute of all workers together; 0: no limit. Recorded, but not enforced "
+             "in this version."},
+    {"base", &config_kind_text, PROVIDER(base),
+     .help = "`api: search` only, which is not available in this version: the provider that "
+             "answers."},
+    {"engine", &config_kind_choice, PROVIDER(engine), .choices = engine_choices,
+     .help = "`api: search` only: the search engine."},
+    {"auto", &config_kind_bool, PROVIDER(auto_search), .fallback = "false", .quiet = true,
+     .help = "`api: search` only: the model decides when to search."},
+    {"max_results", &config_kind_int, PROVIDER(max_results), .fallback = "5", .min = 1, .max = 100,
+     .quiet = true, .help = "`api: search` only: results per search."},
+};
+
+#define MODEL(member) MEMBER(config_model, member)
+static const struct config_field model_fields[] = {
+    {"provider", &config_kind_text, MODEL(provider), .required = true,
+     .help = "Name of a provider."},
+    {"name", &config_kind_text, MODEL(name),
+     .help = "The provider's name of the model; by default the alias."},
+    {"context", &config_kind_int, MODEL(context), .fallback = "0", .min = 0, .max = 1e9,
+     .help = "Context window in tokens; 0: unknown."},
+    {"max_output", &config_kind_int, MODEL(max_output), .fallback = "0", .min = 0, .max = 1e9,
+     .help = "Longest answer in tokens; 0: unknown."},
+    {"local", &config_kind_bool, MODEL(local),
+     .help = "Runs on your own hardware; by default what the provider's api says."},
+    {"no_sampling", &config_kind_bool, MODEL(no_sampling), .fallback = "false",
+     .help = "The model refuses `temperature`: it is not sent."},
+    {"price.input", &config_kind_num, MODEL(price_input), .fallback = "0", .min = 0, .max = 1e6,
+     .help = "USD per million prompt tokens."},
+    {"price.output", &config_kind_num, MODEL(price_output), .fallback = "0", .min = 0, .max = 1e6,
+     .help = "USD per million output tokens."},
+    {"price.cached", &config_kind_num, MODEL(price_cached), .fallback = "0", .min = 0, .max = 1e6,
+     .help = "USD per million prompt tokens that the provider had cached; 0: as `input`."},
+};
+
+#define WORKER(member) MEMBER(config_worker, member)
+static const struct config_field worker_fields[] = {
+    {"name", &config_kind_text, WORKER(name), .required = true, .help = "Unique name."},
+    {"provider", &config_kind_text, WORKER(provider), .required = true,
+     .help = "Name of the provider that it calls."},
+    {"concurrency", &config_kind_int, WORKER(concurrency), .fallback = "4", .min = 1, .max = 100000,
+     .help = "Subtasks that it runs at once."},
+    {"models", &config_kind_texts, LIST(config_worker, models),
+     .help = "Aliases that it serves; by default all models of its provider."},
+    {"gpu", &config_kind_text, WORKER(gpu),
+     .help = "Index or UUID of the GPU that its runtime is pinned to."},
+    {"launch", &config_kind_texts, LIST(config_worker, launch),
+     .help = "Command line, as a list, of a runtime that the worker starts and owns."},
+    {"health", &config_kind_text, WORKER(health),
+     .help = "URL that answers 2xx once that runtime is usable."},
+};
+
+#define ROLE(member) MEMBER(config_role, member)
+static const struct config_field role_fields[] = {
+    {"models", &config_kind_texts, LIST(config_role, models),
+     .help = "Aliases in order of preference; by default all models, local ones first."},
+    {"system", &config_kind_text, ROLE(system),
+     .help = "System prompt; the built-in roles have one."},
+    {"temperature", &config_kind_num, ROLE(temperature), .fallback = "-1", .min = -1, .max = 2,
+     .quiet = true, .help = "Sampling temperature; -1: the provider's default."},
+    {"max_tokens", &config_kind_int, ROLE(max_tokens), .fallback = "0", .min = 0, .max = 1e9,
+     .quiet = true, .help = "Longest answer in tokens; 0: the provider's default."},
+    {"spill_ms", &config_kind_int, ROLE(spill_ms), .fallback = "800", .min = 0, .max = DAY_MS,
+     .help = "How long a subtask waits for a busy preferred model before the next in the list may "
+             "take it, ms."},
+};
+
+#define SECTION(name, member, table)                                                               \
+    .key = #member, .what = name, LIST(config, member), .fields = table, .n_fields = COUNT(table)
+const struct config_section config_sections[] = {
+    {SECTION("provider", providers, provider_fields), .size = sizeof(struct config_provider),
+     .help = "Who answers: a vendor's service or a local runtime."},
+    {SECTION("model", models, model_fields), .size = sizeof(struct config_model), .extra = ":/+",
+     .help = "Models by alias."},
+    {SECTION("worker", workers, worker_fields), .size = sizeof(struct config_worker), .list = true,
+     .help = "Processes that call providers; the local stack starts them all."},
+    {SECTION("role", roles, role_fields), .size = sizeof(struct config_role),
+     .help = "Who does a subtask, and how. A role of the same name as a built-in one changes only "
+             "what it sets."},
+};
+const size_t config_n_sections = COUNT(config_sections);
+
+void *config_items(const struct config *config, const struct config_section *section, size_t *ret)
+{
+    const char *base = (const char *)config;
+    memcpy(ret, base + section->count_offset, sizeof *ret);
+    void *items;
+    memcpy(&items, base + section->offset, sizeof items);
+    return items;
+}

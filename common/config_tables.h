@@ -1,0 +1,121 @@
+/* The tables behind the configuration: what may be written, its type, default, limits and help.
+ * Private to common/config*.c. */
+#ifndef COMMON_CONFIG_TABLES_H
+#define COMMON_CONFIG_TABLES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/config.h"
+#include "common/yaml.h"
+
+struct config_reader {
+    const struct yaml *yaml;
+    struct config *config;
+    config_problem_fn *fn; /* may be NULL */
+    void *ctx;
+    struct err *err; /* the first error */
+    int errors;
+};
+
+/* Tells an error (or a warning) at the node. Returns -EINVAL. */
+int config_problem(struct config_reader *reader, const struct yaml_node *at, const char *format,
+                   ...) __attribute__((format(printf, 3, 4)));
+void config_warning(struct config_reader *reader, const struct yaml_node *at, const char *format,
+                    ...) __attribute__((format(printf, 3, 4)));
+
+struct config_field;
+
+/* A type of value: how it is read into its struct, printed from it, and freed. */
+struct config_kind {
+    const char *title; /* for the reference */
+    /* 0; -EINVAL after config_problem(); -ENOMEM. Replaces what was there. */
+    int (*set)(struct config_reader *reader, const struct config_field *field,
+               const struct yaml_node *node, void *base);
+    /* Appends the value as YAML on one line; nothing when there is no value to print. */
+    void (*print)(const struct config_field *field, const void *base, struct buf *out);
+    void (*release)(const struct config_field *field, void *base); /* may be NULL */
+};
+
+extern const struct config_kind config_kind_text;
+extern const struct config_kind config_kind_texts; /* a list */
+extern const struct config_kind config_kind_int;
+extern const struct config_kind config_kind_num;
+extern const struct config_kind config_kind_bool;
+extern const struct config_kind config_kind_choice; /* one of field->choices */
+extern const struct config_kind config_kind_api;
+extern const struct config_kind config_kind_url;
+extern const struct config_kind config_kind_keys;
+extern const struct config_kind config_kind_redis;   /* offset 0 of struct config */
+extern const struct config_kind config_kind_brokers; /* offset 0 of struct config */
+extern const struct config_kind config_kind_offline; /* routing.mode */
+
+struct config_field {
+    const char *key; /* dots for nested maps: "timeouts.gap_ms" */
+    const struct config_kind *kind;
+    size_t offset;        /* of the member in the section's struct */
+    size_t count_offset;  /* of a list's count */
+    const char *fallback; /* default, as it would be written; NULL: none */
+    double min, max;      /* numbers */
+    const char *const *choices;
+    bool required;
+    bool quiet; /* not printed while it has its default */
+    const char *help;
+};
+
+/* A map of named things, or a list of them. */
+struct config_section {
+    const char *key;   /* "providers" */
+    const char *what;  /* "provider" */
+    const char *extra; /* characters that names may have besides letters, digits and . _ - */
+    size_t size;       /* of one struct; its first member is the name */
+    size_t offset;     /* of the array in struct config */
+    size_t count_offset;
+    bool list; /* `- {name: ...}` instead of `name: {...}` */
+    const struct config_field *fields;
+    size_t n_fields;
+    const char *help;
+};
+
+extern const struct config_field config_fields[]; /* of the top level */
+extern const size_t config_n_fields;
+extern const struct config_section config_sections[];
+extern const size_t config_n_sections;
+
+struct config_role_preset {
+    const char *name;
+    const char *help;
+    const char *system;
+};
+extern const struct config_role_preset config_role_presets[];
+extern const size_t config_n_role_presets;
+
+/* The array of a section's structs in config, and their number. */
+void *config_items(const struct config *config, const struct config_section *section, size_t *ret);
+
+#define CONFIG_MAX_ITEMS 4096 /* of a section or a list */
+
+/* Sets a new struct's members to their defaults. 0 or -ENOMEM. */
+int config_defaults(struct config_reader *reader, const struct config_field *fields,
+                    size_t n_fields, void *base);
+/* What the tables cannot say: references, defaults that depend on other values, built-in roles.
+ * 0; -EINVAL when something was reported; -ENOMEM. */
+int config_complete(struct config_reader *reader, const struct yaml_node *root);
+/* Built-in roles that the file did not set, and role preferences. 0 or -ENOMEM. */
+int config_complete_roles(struct config_reader *reader);
+/* Parses into a new config; fn may be NULL. */
+int config_read(struct config **ret, const char *name, const char *text, size_t len,
+                config_problem_fn *fn, void *ctx, struct err *err);
+
+/* Formats into memory of its own; NULL when there is none. */
+char *config_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Checks http:// or https:// with a host and without user, query and fragment; false with a reason
+ * that completes "must be a URL: ". */
+bool config_url_check(const char *url, const char **ret_reason);
+/* redis:// or unix:// into options (zeroed before); reason as above. 0, -EINVAL, -ENOMEM. */
+int config_redis_url(const char *url, struct redis_options *ret, const char **ret_reason);
+void config_redis_print(const struct redis_options *options, bool show_password, struct buf *out);
+/* Text as YAML: plain where that is safe, else in double quotes. */
+void config_add_text(struct buf *out, const char *text);
+
+#endif
