@@ -24,7 +24,7 @@ static void part_set(struct part *part, const char *title, const char *id, struc
     *part = (struct part){.title = title, .id = id, .text = text.data, .len = text.len};
     if (utf8_valid(text.data, text.len) == text.len)
         return;
-    utf8_repair(&part->repaired, text.data, text.len);
+    utf8_add_repaired(&part->repaired, text.data, text.len);
     part->text = part->repaired.data;
     part->len = part->repaired.len;
 }
@@ -70,7 +70,7 @@ static void add_part(struct buf *out, const struct part *part)
         buf_add_str(out, "## The whole task\n\n");
     } else {
         buf_add_str(out, "## Result of ");
-        utf8_repair(out, part->title, strlen(part->title));
+        utf8_add_repaired(out, part->title, strlen(part->title));
         buf_printf(out, " (%s)\n\n", part->id);
     }
     if (part->keep < part->len)
@@ -99,7 +99,7 @@ void compose_prompt(struct buf *out, const struct msg_work *work, const struct b
     size_t n_deps = n_results < work->n_dep_ids ? n_results : work->n_dep_ids;
     size_t n = n_deps + (work->task_text.len > 0);
     if (n == 0) {
-        utf8_repair(out, work->prompt.data, work->prompt.len);
+        utf8_add_repaired(out, work->prompt.data, work->prompt.len);
         return;
     }
     struct part *parts = mem_must_zalloc(n * sizeof *parts);
@@ -116,6 +116,6 @@ void compose_prompt(struct buf *out, const struct msg_work *work, const struct b
         buf_release(&parts[i].repaired);
     }
     buf_add_str(out, "## Your subtask\n\n");
-    utf8_repair(out, work->prompt.data, work->prompt.len);
+    utf8_add_repaired(out, work->prompt.data, work->prompt.len);
     free(parts);
 }
