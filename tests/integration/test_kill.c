@@ -11,7 +11,6 @@
 #include <cmocka.h>
 
 #include "common/task_id.h"
-#include "schemas/mem.h"
 #include "tests/lib/testbed.h"
 
 #define TASKS 200
@@ -70,8 +69,11 @@ static void submit_one(struct load *load, int index)
     static const char *const after_a[] = {"a"}, *const after_bc[] = {"b", "c"};
     struct queue_node nodes[4];
     size_t n = index % WIDE_EVERY == 0 ? 4 : 1;
-    for (size_t i = 0; i < n; i++)
-        nodes[i] = testbed_node(names[i], mem_must_printf("Do part %s of job %s.", names[i], id));
+    for (size_t i = 0; i < n; i++) {
+        char prompt[80];
+        snprintf(prompt, sizeof prompt, "Do part %s of job %s.", names[i], id);
+        nodes[i] = testbed_node(names[i], prompt);
+    }
     if (n == 4) {
         nodes[1].deps = nodes[2].deps = after_a;
         nodes[1].n_deps = nodes[2].n_deps = 1;

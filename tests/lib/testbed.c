@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/paths.h"
+#include "schemas/mem.h"
 
 static void die(const char *what)
 {
@@ -108,11 +109,6 @@ void testbed_init(struct testbed *testbed, const char *yaml, const char *scenari
     path_make(run, NULL);
 }
 
-void testbed_release(struct testbed *testbed)
-{
-    fixture_release(&testbed->fixture);
-}
-
 json_t *testbed_sim(const struct testbed *testbed, const char *what)
 {
     struct sockaddr_in address = {.sin_family = AF_INET,
@@ -138,13 +134,18 @@ json_t *testbed_sim(const struct testbed *testbed, const char *what)
     return value;
 }
 
+/* What testbed_node() made; freed by testbed_release(). */
+static char **records;
+static size_t n_records;
+
 static struct bytes encode_record(const struct message *message)
 {
     struct buf out = {0};
     struct bytes bytes;
     if (message_encode(message, &out) != 0)
         die("cannot encode a record");
-    bytes.data = buf_take(&out, &bytes.len);
+    records = mem_must_realloc(records, (n_records + 1) * sizeof *records);
+    bytes.data = records[n_records++] = buf_take(&out, &bytes.len);
     return bytes;
 }
 
@@ -160,4 +161,13 @@ struct queue_node testbed_node(const char *id, const char *prompt)
                            .meta = {.kind = "run", .role = "general", .title = id}};
     return (struct queue_node){
         .id = id, .max_attempts = 3, .work = encode_record(&work), .meta = encode_record(&meta)};
+}
+
+void testbed_release(struct testbed *testbed)
+{
+    fixture_release(&testbed->fixture);
+    while (n_records > 0)
+        free(records[--n_records]);
+    free(records);
+    records = NULL;
 }

@@ -34,7 +34,8 @@ void testbed_start(struct testbed *testbed, const char *const *workers);
 /* GET /sim/<what> as JSON, which the caller releases; NULL when it didn't answer. */
 json_t *testbed_sim(const struct testbed *testbed, const char *what);
 
-/* A subtask of role general that asks for `prompt`; its records live until the process ends. */
+/* A subtask of role general that asks for `prompt`; its records live until
+ * testbed_release(). */
 struct queue_node testbed_node(const char *id, const char *prompt);
 
 #endif
