@@ -1,10 +1,8 @@
 #include "workers/http_headers.h"
 
 #include <ctype.h>
-#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <time.h>
 
 void http_headers_release(struct http_headers *headers)
 {
@@ -47,48 +45,4 @@ const char *http_header(const struct http_headers *headers, const char *name)
         at = value + strlen(value) + 1;
     }
     return found;
-}
-
-/* A decimal number of units of unit_ms; -1 when the text is anything else. */
-static int64_t parse_number(const char *text, double unit_ms)
-{
-    size_t len = strspn(text, "0123456789.");
-    if (len == 0 || text[len] != '\0' || !isdigit((unsigned char)text[0]))
-        return -1;
-    double ms = strtod(text, NULL) * unit_ms;
-    return ms < (double)HTTP_RETRY_AFTER_MAX_MS ? (int64_t)ms : HTTP_RETRY_AFTER_MAX_MS;
-}
-
-/* RFC 9110, 5.6.7: the preferred form and the two that old servers send. */
-static int64_t parse_date(const char *text, int64_t wall_ms)
-{
-    static const char *const forms[] = {
-        "%a, %d %b %Y %H:%M:%S GMT",
-        "%A, %d-%b-%y %H:%M:%S GMT",
-        "%a %b %e %H:%M:%S %Y",
-    };
-    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
-        struct tm parts = {0};
-        const char *end = strptime(text, forms[i], &parts);
-        if (end == NULL || *end != '\0')
-            continue;
-        int64_t delay = (int64_t)timegm(&parts) * 1000 - wall_ms;
-        if (delay < 0)
-            return 0;
-        return delay < HTTP_RETRY_AFTER_MAX_MS ? delay : HTTP_RETRY_AFTER_MAX_MS;
-    }
-    return -1;
-}
-
-int64_t http_retry_after_ms(const struct http_headers *headers, int64_t wall_ms)
-{
-    const char *value = http_header(headers, "retry-after-ms");
-    int64_t delay = value != NULL ? parse_number(value, 1) : -1;
-    if (delay >= 0)
-        return delay;
-    value = http_header(headers, "retry-after");
-    if (value == NULL)
-        return -1;
-    delay = parse_number(value, 1000);
-    return delay >= 0 ? delay : parse_date(value, wall_ms);
 }

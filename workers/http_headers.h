@@ -1,9 +1,8 @@
-/* The headers of one HTTP response, and what they say about trying again. */
+/* The headers of one HTTP response. */
 #ifndef WORKERS_HTTP_HEADERS_H
 #define WORKERS_HTTP_HEADERS_H
 
 #include <stddef.h>
-#include <stdint.h>
 
 #include "schemas/buf.h"
 
@@ -22,11 +21,5 @@ void http_headers_add(struct http_headers *headers, const char *line, size_t len
 /* Value of the last header of that name, case ignored; NULL when there is none. Borrowed until the
  * headers change. */
 const char *http_header(const struct http_headers *headers, const char *name);
-
-/* How long the server asks to wait, in ms from wall_ms (Unix epoch): retry-after-ms, else
- * Retry-After in seconds or as an HTTP date (RFC 9110, 10.2.3). -1 when it does not say; at most
- * HTTP_RETRY_AFTER_MAX_MS. */
-#define HTTP_RETRY_AFTER_MAX_MS ((int64_t)24 * 3600 * 1000)
-int64_t http_retry_after_ms(const struct http_headers *headers, int64_t wall_ms);
 
 #endif
