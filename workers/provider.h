@@ -62,6 +62,7 @@ struct provider_reply {
     enum error_class error;                 /* CLASS_NONE: none */
     char error_text[512];                   /* for people; never contains the key */
     int64_t retry_after_ms;                 /* the server's own delay; -1: none given */
+    int64_t scratch[4];                     /* for the provider's functions alone; zero at first */
 };
 void provider_reply_init(struct provider_reply *reply);
 void provider_reply_release(struct provider_reply *reply);
