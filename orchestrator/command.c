@@ -410,7 +410,7 @@ static int split_leading(int argc, char **argv, const char **args)
 int command_run(int argc, char **argv)
 {
     setlocale(LC_CTYPE, "C.UTF-8");
-    log_init("orchestrator", LOG_LEVEL_WARN);
+    log_init("orchestrator", LOG_LEVEL_ERROR); /* what a person must know is said by the command */
     signal(SIGPIPE, SIG_IGN); /* a reader of ours may go away; writes say so */
     signal(SIGXFSZ, SIG_IGN); /* the same for a file size limit */
     const char **args = mem_must_zalloc(((size_t)argc + 1) * sizeof *args);

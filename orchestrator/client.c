@@ -1,0 +1,147 @@
+#include "orchestrator/client.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "orchestrator/stack.h"
+
+#define CONNECT_MS 3000
+#define STACK_START_MS 60000
+
+int client_open(struct client *client, const struct invocation *invocation)
+{
+    *client = (struct client){0};
+    struct err err = {0};
+    if (config_load(&client->config, invocation_config(invocation), &err) != 0)
+        return command_fail(invocation, EXIT_USAGE, "%s", err.text);
+    uv_loop_init(&client->loop);
+    client->open = true;
+    return EXIT_DONE;
+}
+
+static void redis_up(void *ctx)
+{
+    struct client *client = ctx;
+    bool was_up = client->up;
+    client->up = true;
+    if (!was_up && client->on_redis != NULL)
+        client->on_redis(client->on_redis_ctx, true, "");
+}
+
+static void redis_down(void *ctx, const char *why)
+{
+    struct client *client = ctx;
+    bool was_up = client->up;
+    client->up = false;
+    snprintf(client->why, sizeof client->why, "%s", why);
+    if (was_up && client->on_redis != NULL)
+        client->on_redis(client->on_redis_ctx, false, why);
+}
+
+/* The stack may run with a configuration that was made at its start (ports of the simulator): it is
+ * read again. */
+static int start_local(struct client *client, const struct invocation *invocation)
+{
+    struct err err = {0};
+    struct config *config;
+    if (!invocation_has(invocation, "quiet"))
+        fputs("starting the local stack (`orchestrator down` ends it)\n", stderr);
+    if (stack_start(client->config, STACK_START_MS, &err) != 0)
+        return command_fail(invocation, EXIT_UNREACHABLE, "the local stack does not start: %s",
+                            err.text);
+    if (config_load(&config, invocation_config(invocation), &err) == 0) {
+        config_free(&client->config);
+        client->config = config;
+    }
+    return EXIT_DONE;
+}
+
+static int unreachable(const struct client *client, const struct invocation *invocation)
+{
+    const char *name = redis_name(queue_redis(client->queue));
+    if (client->config->redis_local && !stack_running(client->config))
+        return command_fail(invocation, EXIT_UNREACHABLE,
+                            "the local stack does not run; `orchestrator up -d` starts it");
+    return command_fail(invocation, EXIT_UNREACHABLE,
+                        "Redis at %s does not answer%s%s; start it, or correct `redis:` in %s",
+                        name, client->why[0] != '\0' ? ": " : "", client->why,
+                        client->config->path);
+}
+
+int client_connect(struct client *client, const struct invocation *invocation, bool start_stack)
+{
+    bool local = client->config->redis_local || client->config->broker_local;
+    bool running = !local || stack_running(client->config);
+    if (!running && start_stack) {
+        int code = start_local(client, invocation);
+        if (code != EXIT_DONE)
+            return code;
+        running = true;
+    }
+    const struct redis_callbacks callbacks = {.up = redis_up, .down = redis_down};
+    struct err err = {0};
+    if (queue_open(&client->queue, &client->loop, &client->config->redis, &callbacks, client,
+                   &err) != 0)
+        return command_fail(invocation, EXIT_USAGE, "%s", err.text);
+    /* Someone else may serve the socket of a stack that doesn't run: worth a short look. */
+    int64_t timeout_ms = client->config->redis_local && !running ? 300 : CONNECT_MS;
+    if (loop_run_until(&client->loop, &client->up, timeout_ms) != 0)
+        return unreachable(client, invocation);
+    return EXIT_DONE;
+}
+
+void client_close(struct client *client)
+{
+    client->on_redis = NULL;
+    if (client->queue != NULL)
+        queue_close(&client->queue);
+    if (client->open)
+        loop_finish(&client->loop);
+    config_free(&client->config);
+    client->open = false;
+}
+
+/* --- answers -------------------------------------------------------------------------------- */
+
+void client_answered(void *ctx, enum queue_status status, const char *err)
+{
+    struct client_answer *answer = ctx;
+    answer->done = true;
+    answer->status = status;
+    snprintf(answer->err, sizeof answer->err, "%s", err != NULL ? err : "");
+}
+
+int client_wait(struct client *client, const struct invocation *invocation, const bool *done)
+{
+    if (loop_run_until(&client->loop, done, CLIENT_ANSWER_MS) == 0)
+        return EXIT_DONE;
+    command_fail(invocation, EXIT_UNREACHABLE,
+                 "Redis at %s has not answered for %d seconds%s%s; try again once it runs",
+                 redis_name(queue_redis(client->queue)), CLIENT_ANSWER_MS / 1000,
+                 client->why[0] != '\0' ? ": " : "", client->why);
+    /* What the pending answer points to is on the caller's stack: it comes now or never. */
+    queue_close(&client->queue);
+    return EXIT_UNREACHABLE;
+}
+
+int client_explain(struct client *client, const struct invocation *invocation, const char *task,
+                   const struct client_answer *answer)
+{
+    switch (answer->status) {
+    case QUEUE_OK:
+    case QUEUE_DUP:
+        return EXIT_DONE;
+    case QUEUE_GONE:
+        return command_fail(invocation, EXIT_USAGE,
+                            "there is no task %s; `orchestrator list --all` shows what there is",
+                            task);
+    case QUEUE_REFUSED:
+        return command_fail(invocation, EXIT_UNREACHABLE, "Redis at %s refuses writes: %s",
+                            redis_name(queue_redis(client->queue)), answer->err);
+    default:
+        return command_fail(
+            invocation, EXIT_UNREACHABLE, "Redis at %s: %s", redis_name(queue_redis(client->queue)),
+            answer->err[0] != '\0' ? answer->err : queue_status_name(answer->status));
+    }
+}
