@@ -1,0 +1,118 @@
+/* The flow of work as a pure function: what happened goes in, what is to be done comes out.
+ *
+ * No I/O, no clock, no randomness: every event brings the time, so a run can be replayed. Redis is
+ * the truth; this state is a cache of which ready subtasks have been offered to which broker, and
+ * of how far each shard's outbox has been applied. Losing it loses nothing but time. */
+#ifndef ORCHESTRATOR_FLOW_H
+#define ORCHESTRATOR_FLOW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/queue.h"
+
+struct flow;
+
+struct flow_options {
+    int brokers;
+    int64_t grace_ms;      /* from `taken` until a subtask that is still READY is offered again */
+    int64_t reoffer_ms;    /* first repetition of an offer that nobody takes; doubles up to 60 s */
+    int64_t scan_ms;       /* how often a shard's indexes are read while it is active */
+    int64_t idle_scan_ms;  /* and while it is quiet */
+    int64_t delay_scan_ms; /* how often due retries are looked for after a failure */
+    int64_t checkpoint_ms;
+    int64_t again_ms;  /* until a refused read or expand is tried again */
+    size_t parked_max; /* subtasks remembered that no worker serves, beyond the broker's window */
+};
+extern const struct flow_options flow_defaults; /* one broker */
+
+enum flow_event_kind {
+    FLOW_EVENT_QUEUE,      /* queue */
+    FLOW_EVENT_ITEMS,      /* answer to FLOW_SCAN: index, shard, items, n_items; failed */
+    FLOW_EVENT_INTRODUCE,  /* broker: it holds no offers of ours */
+    FLOW_EVENT_WELCOME,    /* broker, limit: it takes that many */
+    FLOW_EVENT_LOST,       /* broker */
+    FLOW_EVENT_TAKEN,      /* broker, task, sub */
+    FLOW_EVENT_UNSERVED,   /* broker, task, sub */
+    FLOW_EVENT_WINDOW,     /* broker, task and sub or "": refused, or there is room again */
+    FLOW_EVENT_UNSENT,     /* broker, task, sub: the offer could not be sent */
+    FLOW_EVENT_UNROUTABLE, /* task, sub, text: no arm may run it */
+    FLOW_EVENT_PLAN,       /* answer to FLOW_READ: task, sub, verdict, text (complaint) */
+    FLOW_EVENT_EXPANDED,   /* answer to FLOW_EXPAND: task, sub, status */
+    FLOW_EVENT_DURABLE,    /* answer to FLOW_BARRIER */
+    FLOW_EVENT_TICK,
+    FLOW_EVENT_STOP, /* all records are durable: the last checkpoints are written */
+};
+
+enum flow_verdict {
+    FLOW_VERDICT_PLAN,  /* the answer is a plan */
+    FLOW_VERDICT_BAD,   /* it is none; text says why */
+    FLOW_VERDICT_MOOT,  /* nothing to expand: the task is gone, or the node is not DONE */
+    FLOW_VERDICT_LATER, /* it could not be read now */
+};
+
+struct flow_event {
+    enum flow_event_kind kind;
+    int64_t now_ms; /* monotonic */
+    int broker;
+    int shard;
+    int64_t limit;
+    const char *task, *sub, *text; /* never NULL where the kind has them */
+    enum flow_verdict verdict;
+    enum queue_status status;
+    const struct queue_event *queue;
+    enum queue_index index;
+    const struct queue_item *items;
+    size_t n_items;
+    bool failed;
+};
+
+enum flow_action_kind {
+    FLOW_OFFER,      /* broker, shard, task, sub, priority, meta, avoid */
+    FLOW_WITHDRAW,   /* broker, task, sub */
+    FLOW_CANCEL,     /* task: to all brokers */
+    FLOW_SCAN,       /* shard, index, offset, limit */
+    FLOW_EXPIRE,     /* task, sub */
+    FLOW_PROMOTE,    /* task, sub */
+    FLOW_READ,       /* task, sub: read the outcome of a plan node and judge it */
+    FLOW_EXPAND,     /* task, sub, expand, text (complaint); follows the PLAN event at once */
+    FLOW_RECORD,     /* timing: keep it */
+    FLOW_BARRIER,    /* answer DURABLE once all records so far are kept, or cannot be */
+    FLOW_CHECKPOINT, /* shard, id */
+    FLOW_PUBLISH,    /* task, sub, what, text; meta, queue where there are */
+    FLOW_NOTE,       /* task, sub, meta, avoid, text: say why it waits ("" : nobody serves it) */
+};
+
+enum flow_expand {
+    FLOW_EXPAND_PLAN,   /* into the plan's nodes */
+    FLOW_EXPAND_REPAIR, /* into a node that asks again */
+    FLOW_EXPAND_SINGLE, /* into one subtask with the original text */
+};
+
+struct flow_action {
+    enum flow_action_kind kind;
+    int broker, shard;
+    const char *task, *sub, *what, *text, *avoid;
+    int64_t priority, attempt;
+    struct bytes meta, timing;
+    enum queue_index index;
+    int64_t offset, limit;
+    enum flow_expand expand;
+    const struct queue_event *queue;
+    char id[48];
+};
+
+struct flow *flow_new(const struct flow_options *options);
+void flow_free(struct flow **flow); /* accepts NULL */
+
+/* Applies one event. The actions, and what they point to, are valid until the next step; what they
+ * borrow from the event, as long as the event. */
+const struct flow_action *flow_step(struct flow *flow, const struct flow_event *event,
+                                    size_t *ret_count);
+
+/* For tests and statistics: offers now with brokers, and plans not yet expanded. */
+size_t flow_offered(const struct flow *flow, int broker);
+size_t flow_expanding(const struct flow *flow);
+
+#endif

@@ -1,0 +1,402 @@
+/* The ready subtasks that are with brokers, and the brokers' windows. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "orchestrator/flow_state.h"
+#include "schemas/mem.h"
+
+#define REPEAT_MAX_MS 60000 /* between repetitions of one offer */
+#define UNPARK_BATCH 100    /* parked subtasks offered again each second */
+#define ID_MAX 64           /* bytes of a task or subtask id; what messages.def allows */
+
+void flow_offers_init(struct flow *flow)
+{
+    TAILQ_INIT(&flow->graveyard);
+    for (int i = 0; i < ENTRY_STATE_COUNT; i++)
+        TAILQ_INIT(&flow->lists[i]);
+    for (int i = 0; i < flow->options.brokers; i++)
+        TAILQ_INIT(&flow->brokers[i].offered);
+}
+
+void flow_offers_bury(struct flow *flow)
+{
+    struct entry *entry, *next;
+    TAILQ_FOREACH_SAFE (entry, &flow->graveyard, by_state, next)
+        free(entry);
+    TAILQ_INIT(&flow->graveyard);
+}
+
+void flow_offers_release(struct flow *flow)
+{
+    struct entry *entry, *next;
+    flow_offers_bury(flow);
+    HASH_ITER (hh, flow->entries, entry, next) {
+        HASH_DEL(flow->entries, entry);
+        free(entry);
+    }
+}
+
+/* --- states ---------------------------------------------------------------------------------- */
+
+static struct entry_list *list_of(struct flow *flow, const struct entry *entry)
+{
+    return entry->state == ENTRY_OFFERED ? &flow->brokers[entry->broker].offered
+                                         : &flow->lists[entry->state];
+}
+
+/* Takes the entry out of its state's list and counts; it must enter another one. */
+static void leave_state(struct flow *flow, struct entry *entry)
+{
+    struct flow_broker *broker = &flow->brokers[entry->broker];
+    TAILQ_REMOVE(list_of(flow, entry), entry, by_state);
+    if (entry->state == ENTRY_OFFERED) {
+        broker->n_offered--;
+        broker->n_unserved -= entry->unserved;
+    }
+    flow->n_parked -= entry->state == ENTRY_PARKED || entry->state == ENTRY_UNROUTABLE;
+    flow->shards[entry->shard].n_known -= entry->state != ENTRY_TAKEN;
+}
+
+static void enter_state(struct flow *flow, struct entry *entry, enum entry_state state)
+{
+    entry->state = state;
+    entry->since_ms = flow->now_ms;
+    TAILQ_INSERT_TAIL(list_of(flow, entry), entry, by_state);
+    flow->brokers[entry->broker].n_offered += state == ENTRY_OFFERED;
+    flow->n_parked += state == ENTRY_PARKED || state == ENTRY_UNROUTABLE;
+    flow->shards[entry->shard].n_known += state != ENTRY_TAKEN;
+}
+
+static void move(struct flow *flow, struct entry *entry, enum entry_state state)
+{
+    leave_state(flow, entry);
+    enter_state(flow, entry, state);
+}
+
+static void act_on(struct flow *flow, enum flow_action_kind kind, const struct entry *entry)
+{
+    struct flow_action *action = flow_act(flow, kind);
+    action->broker = entry->broker;
+    action->shard = entry->shard;
+    action->task = entry->task;
+    action->sub = entry->sub;
+    action->priority = entry->priority;
+    action->attempt = entry->attempt;
+    action->meta = entry->meta;
+    action->avoid = entry->avoid;
+}
+
+/* --- entries --------------------------------------------------------------------------------- */
+
+struct entry_key {
+    char bytes[2 * ID_MAX + 1];
+    size_t len;
+};
+
+/* False when an id is longer than a message may carry. */
+static bool make_key(struct entry_key *key, const char *task, const char *sub)
+{
+    size_t task_len = strnlen(task, ID_MAX + 1), sub_len = strnlen(sub, ID_MAX + 1);
+    if (task_len > ID_MAX || sub_len > ID_MAX)
+        return false;
+    memcpy(key->bytes, task, task_len + 1);
+    memcpy(key->bytes + task_len + 1, sub, sub_len);
+    key->len = task_len + 1 + sub_len;
+    return true;
+}
+
+static struct entry *find(struct flow *flow, const struct entry_key *key)
+{
+    struct entry *entry;
+    HASH_FIND(hh, flow->entries, key->bytes, key->len, entry);
+    return entry;
+}
+
+struct entry *flow_entry_find(struct flow *flow, const char *task, const char *sub)
+{
+    struct entry_key key;
+    return make_key(&key, task, sub) ? find(flow, &key) : NULL;
+}
+
+/* One block: key, NUL, avoid, NUL, meta. Not yet in a state's list. */
+static struct entry *entry_new(struct flow *flow, const struct entry_key *key, int shard,
+                               const struct queue_item *item)
+{
+    const char *avoid = item->avoid != NULL ? item->avoid : "";
+    size_t avoid_len = strlen(avoid);
+    struct entry *entry =
+        mem_must_zalloc(sizeof *entry + key->len + 1 + avoid_len + 1 + item->meta.len);
+    char *avoid_at = entry->data + key->len + 1, *meta_at = avoid_at + avoid_len + 1;
+    memcpy(entry->data, key->bytes, key->len);
+    memcpy(avoid_at, avoid, avoid_len);
+    if (item->meta.len > 0)
+        memcpy(meta_at, item->meta.data, item->meta.len);
+    entry->task = entry->data;
+    entry->sub = entry->data + strlen(entry->data) + 1;
+    entry->avoid = avoid_at;
+    entry->meta = (struct bytes){meta_at, item->meta.len};
+    entry->shard = shard;
+    entry->attempt = item->attempt;
+    entry->priority = item->priority;
+    entry->created_ms = flow->now_ms;
+    HASH_ADD_KEYPTR(hh, flow->entries, entry->data, key->len, entry);
+    TAILQ_INSERT_TAIL(&flow->shards[shard].entries, entry, by_shard);
+    return entry;
+}
+
+void flow_entry_remove(struct flow *flow, struct entry *entry, bool withdraw)
+{
+    if (withdraw && entry->state == ENTRY_OFFERED)
+        act_on(flow, FLOW_WITHDRAW, entry);
+    leave_state(flow, entry);
+    TAILQ_REMOVE(&flow->shards[entry->shard].entries, entry, by_shard);
+    HASH_DEL(flow->entries, entry);
+    TAILQ_INSERT_TAIL(&flow->graveyard, entry, by_state);
+}
+
+/* --- offering -------------------------------------------------------------------------------- */
+
+static size_t room_of(const struct flow_broker *broker)
+{
+    return broker->up && !broker->full && broker->n_offered < broker->limit
+               ? broker->limit - broker->n_offered
+               : 0;
+}
+
+size_t flow_room(const struct flow *flow)
+{
+    size_t room = 0;
+    for (int i = 0; i < flow->options.brokers; i++)
+        room += room_of(&flow->brokers[i]);
+    return room;
+}
+
+bool flow_any_broker(const struct flow *flow)
+{
+    for (int i = 0; i < flow->options.brokers; i++)
+        if (flow->brokers[i].up)
+            return true;
+    return false;
+}
+
+/* The broker for a subtask: by its hash, so that its offers meet; the next one with room when that
+ * one has none. -1: none has. */
+static int choose_broker(const struct flow *flow, unsigned hash)
+{
+    int count = flow->options.brokers;
+    for (int i = 0; i < count; i++) {
+        int broker = (int)((hash + (unsigned)i) % (unsigned)count);
+        if (room_of(&flow->brokers[broker]) > 0)
+            return broker;
+    }
+    return -1;
+}
+
+static void offer(struct flow *flow, struct entry *entry, int broker)
+{
+    entry->broker = broker;
+    entry->repeat_ms = flow->options.reoffer_ms;
+    entry->unserved = false;
+    enter_state(flow, entry, ENTRY_OFFERED);
+    act_on(flow, FLOW_OFFER, entry);
+}
+
+/* Offers an entry of another state again, if there is room. */
+static bool offer_again(struct flow *flow, struct entry *entry)
+{
+    int broker = choose_broker(flow, entry->hh.hashv);
+    if (broker < 0)
+        return false;
+    leave_state(flow, entry);
+    offer(flow, entry, broker);
+    return true;
+}
+
+static void repeat_if_due(struct flow *flow, struct entry *entry)
+{
+    if (entry->state != ENTRY_OFFERED || flow->now_ms - entry->since_ms < entry->repeat_ms)
+        return;
+    entry->since_ms = flow->now_ms;
+    entry->repeat_ms = entry->repeat_ms < REPEAT_MAX_MS / 2 ? entry->repeat_ms * 2 : REPEAT_MAX_MS;
+    act_on(flow, FLOW_OFFER, entry);
+}
+
+bool flow_entry_ready(struct flow *flow, int shard, const struct queue_item *item)
+{
+    struct entry_key key;
+    if (!make_key(&key, item->task, item->sub))
+        return true; /* no message can carry it */
+    struct entry *entry = find(flow, &key);
+    if (entry != NULL && item->attempt <= entry->attempt) {
+        entry->scan = flow->shards[shard].scan;
+        repeat_if_due(flow, entry);
+        return true;
+    }
+    if (entry != NULL)
+        flow_entry_remove(flow, entry, false); /* an earlier round: the new offer replaces it */
+    if (flow_room(flow) == 0)
+        return false;
+    entry = entry_new(flow, &key, shard, item);
+    entry->scan = flow->shards[shard].scan;
+    offer(flow, entry, choose_broker(flow, entry->hh.hashv));
+    return true;
+}
+
+/* --- what becomes of them -------------------------------------------------------------------- */
+
+void flow_entry_finished(struct flow *flow, const char *task, const char *sub, int64_t attempt)
+{
+    struct entry *entry = flow_entry_find(flow, task, sub);
+    if (entry != NULL && entry->attempt < attempt)
+        flow_entry_remove(flow, entry, true);
+}
+
+void flow_entries_drop_task(struct flow *flow, int shard, const char *task)
+{
+    struct entry *entry, *next;
+    TAILQ_FOREACH_SAFE (entry, &flow->shards[shard].entries, by_shard, next)
+        if (strcmp(entry->task, task) == 0)
+            flow_entry_remove(flow, entry, true);
+}
+
+static void unpark(struct flow *flow, size_t most)
+{
+    struct entry *entry, *next;
+    TAILQ_FOREACH_SAFE (entry, &flow->lists[ENTRY_PARKED], by_state, next) {
+        if (most-- == 0 || !offer_again(flow, entry))
+            return;
+    }
+}
+
+void flow_entry_taken(struct flow *flow, const struct flow_event *event)
+{
+    struct entry *entry = flow_entry_find(flow, event->task, event->sub);
+    flow->brokers[event->broker].full = false;
+    if (entry == NULL || entry->state == ENTRY_TAKEN)
+        return;
+    if (entry->state == ENTRY_OFFERED && entry->broker != event->broker)
+        act_on(flow, FLOW_WITHDRAW, entry);
+    bool was_unserved = entry->unserved;
+    move(flow, entry, ENTRY_TAKEN);
+    flow->shards[entry->shard].active_ms = flow->now_ms;
+    if (was_unserved) { /* someone serves it after all: others that wait may follow */
+        entry->unserved = false;
+        unpark(flow, 2);
+    }
+}
+
+static void note(struct flow *flow, struct entry *entry, const char *text)
+{
+    if (entry->noted)
+        return;
+    entry->noted = true;
+    act_on(flow, FLOW_NOTE, entry);
+    flow->actions[flow->n_actions - 1].text = text;
+    act_on(flow, FLOW_PUBLISH, entry);
+    flow->actions[flow->n_actions - 1].what = "unserved";
+    flow->actions[flow->n_actions - 1].text = text;
+}
+
+/* Those that nobody serves may fill half of a broker's window, not more: the rest is for those that
+ * somebody does. */
+void flow_entry_unserved(struct flow *flow, const struct flow_event *event)
+{
+    struct flow_broker *broker = &flow->brokers[event->broker];
+    struct entry *entry = flow_entry_find(flow, event->task, event->sub);
+    if (entry == NULL || entry->state != ENTRY_OFFERED || entry->broker != event->broker)
+        return;
+    if (!entry->unserved)
+        broker->n_unserved++;
+    entry->unserved = true;
+    note(flow, entry, "");
+    if (broker->n_unserved <= broker->limit / 2)
+        return;
+    bool remember = flow->n_parked < flow->options.parked_max;
+    if (!remember) {
+        flow_shard_more(flow, &flow->shards[entry->shard], true);
+        flow_entry_remove(flow, entry, true);
+        return;
+    }
+    act_on(flow, FLOW_WITHDRAW, entry);
+    move(flow, entry, ENTRY_PARKED);
+}
+
+/* The broker's queue is full of what was sent: it is offered again when there is room. */
+void flow_entry_unsent(struct flow *flow, const struct flow_event *event)
+{
+    struct entry *entry = flow_entry_find(flow, event->task, event->sub);
+    flow->brokers[event->broker].full = true;
+    if (entry != NULL && entry->state == ENTRY_OFFERED && entry->broker == event->broker)
+        move(flow, entry, ENTRY_WAITING);
+}
+
+void flow_entry_unroutable(struct flow *flow, const struct flow_event *event)
+{
+    struct entry *entry = flow_entry_find(flow, event->task, event->sub);
+    if (entry == NULL)
+        return;
+    note(flow, entry, event->text);
+    if (flow->n_parked < flow->options.parked_max)
+        move(flow, entry, ENTRY_UNROUTABLE);
+    else
+        flow_entry_remove(flow, entry, false);
+}
+
+/* --- brokers --------------------------------------------------------------------------------- */
+
+static void offer_waiting(struct flow *flow)
+{
+    struct entry *entry, *next;
+    TAILQ_FOREACH_SAFE (entry, &flow->lists[ENTRY_WAITING], by_state, next) {
+        if (!offer_again(flow, entry))
+            return;
+    }
+}
+
+void flow_broker_gone(struct flow *flow, int index)
+{
+    struct flow_broker *broker = &flow->brokers[index];
+    struct entry *entry;
+    broker->up = broker->full = false;
+    while ((entry = TAILQ_FIRST(&broker->offered)) != NULL)
+        move(flow, entry, ENTRY_WAITING);
+    offer_waiting(flow);
+}
+
+void flow_broker_welcome(struct flow *flow, const struct flow_event *event)
+{
+    struct flow_broker *broker = &flow->brokers[event->broker];
+    bool was_up = broker->up;
+    broker->up = true;
+    broker->full = false;
+    broker->limit = event->limit > 0 ? (size_t)event->limit : 1;
+    offer_waiting(flow);
+    for (int i = 0; i < SHARD_COUNT && !was_up; i++)
+        flow_shard_more(flow, &flow->shards[i], true);
+}
+
+void flow_broker_window(struct flow *flow, const struct flow_event *event)
+{
+    struct flow_broker *broker = &flow->brokers[event->broker];
+    broker->full = *event->task != '\0';
+    if (broker->full) {
+        flow_entry_unsent(flow, event);
+        return;
+    }
+    offer_waiting(flow);
+}
+
+void flow_offers_tick(struct flow *flow)
+{
+    struct entry *entry;
+    while ((entry = TAILQ_FIRST(&flow->lists[ENTRY_TAKEN])) != NULL &&
+           flow->now_ms - entry->since_ms >= flow->options.grace_ms)
+        flow_entry_remove(flow, entry, false);
+    if (flow->now_ms < flow->next_second_ms)
+        return;
+    flow->next_second_ms = flow->now_ms + 1000;
+    for (int i = 0; i < flow->options.brokers; i++)
+        flow->brokers[i].full = false; /* in case the message that says so was lost */
+    offer_waiting(flow);
+    unpark(flow, UNPARK_BATCH);
+}

@@ -1,0 +1,254 @@
+/* Reading the shards' indexes: refilling from the ready index, expired leases, due retries; and the
+ * checkpoints of the outboxes. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "orchestrator/flow_state.h"
+
+#define CHUNK_MIN 16
+#define CHUNK 256            /* entries of one scan */
+#define REFILLS 8            /* scans for refilling under way at once */
+#define ACTIVE_MS 60000      /* a shard without a sign of life for so long is quiet */
+#define FAILED_MS 120000     /* after a failure, retries become due within this */
+#define SCAN_MS_PER_ENTRY 16 /* a long ready index is read less often */
+#define SCAN_MS_MAX 10000
+
+void flow_shards_init(struct flow *flow)
+{
+    for (int i = 0; i < SHARD_COUNT; i++) {
+        TAILQ_INIT(&flow->shards[i].entries);
+        TAILQ_INIT(&flow->shards[i].expansions);
+        flow->shards[i].rewind = true;
+        flow->shards[i].failed_ms = -FAILED_MS;
+    }
+}
+
+void flow_shard_more(struct flow *flow, struct shard *shard, bool more)
+{
+    flow->n_more += (size_t)more - (size_t)shard->more;
+    shard->more = more;
+}
+
+/* --- scans ----------------------------------------------------------------------------------- */
+
+static void scan(struct flow *flow, int index, enum queue_index which, int64_t offset,
+                 int64_t limit)
+{
+    struct shard *shard = &flow->shards[index];
+    struct flow_action *action = flow_act(flow, FLOW_SCAN);
+    shard->scanning[which] = true;
+    action->shard = index;
+    action->index = which;
+    action->offset = offset;
+    action->limit = limit;
+}
+
+/* Behind those we know, which are at the front; or, at the end and now and then, everything: a
+ * gap is possible while claims overtake their `taken`. */
+static void scan_ready(struct flow *flow, int index, bool whole)
+{
+    struct shard *shard = &flow->shards[index];
+    whole = whole || shard->rewind || shard->n_known == 0;
+    int64_t room = (int64_t)flow_room(flow);
+    shard->asked = room < CHUNK_MIN ? CHUNK_MIN : room > CHUNK ? CHUNK : room;
+    shard->scan_offset = whole ? 0 : (int64_t)shard->n_known;
+    shard->scan_limit = shard->asked + (whole ? (int64_t)shard->n_known : 0);
+    shard->scan_sent_ms = flow->now_ms;
+    if (whole) {
+        shard->scan++;
+        shard->rewind = false;
+        flow_shard_more(flow, shard, false); /* what comes from now on sets it again */
+        int64_t pause_ms = (int64_t)shard->n_known * SCAN_MS_PER_ENTRY;
+        pause_ms = pause_ms > SCAN_MS_MAX ? SCAN_MS_MAX : pause_ms;
+        bool active = flow->now_ms - shard->active_ms < ACTIVE_MS;
+        int64_t usual_ms = active ? flow->options.scan_ms : flow->options.idle_scan_ms;
+        shard->next_ms[QUEUE_INDEX_READY] =
+            flow->now_ms + (pause_ms > usual_ms ? pause_ms : usual_ms);
+    }
+    flow->asked += shard->asked;
+    scan(flow, index, QUEUE_INDEX_READY, shard->scan_offset, shard->scan_limit);
+}
+
+/* Reads on where there is more, while there is room for what is under way. */
+void flow_shards_refill(struct flow *flow)
+{
+    if (flow->n_more == 0 || flow->asked >= (int64_t)CHUNK * REFILLS)
+        return;
+    size_t room = flow_room(flow), limit = 0;
+    for (int i = 0; i < flow->options.brokers; i++)
+        limit += flow->brokers[i].up ? flow->brokers[i].limit : 0;
+    /* Not for each place that becomes free, but for a chunk of them. */
+    size_t least = limit < 8 ? 1 : limit / 4 < CHUNK ? limit / 4 : CHUNK;
+    for (int i = 0; i < SHARD_COUNT && room >= least + (size_t)flow->asked; i++) {
+        int index = flow->next_shard;
+        struct shard *shard = &flow->shards[index];
+        flow->next_shard = (index + 1) % SHARD_COUNT;
+        if (shard->more && !shard->scanning[QUEUE_INDEX_READY])
+            scan_ready(flow, index, false);
+        if (flow->asked >= (int64_t)CHUNK * REFILLS)
+            return;
+    }
+}
+
+/* What was offered before the scan and is no longer in the index needs no offer any more. */
+static void drop_stale(struct flow *flow, struct shard *shard)
+{
+    struct entry *entry, *next;
+    TAILQ_FOREACH_SAFE (entry, &shard->entries, by_shard, next)
+        if (entry->scan != shard->scan && entry->created_ms < shard->scan_sent_ms)
+            flow_entry_remove(flow, entry, true);
+}
+
+static void ready_items(struct flow *flow, struct shard *shard, const struct flow_event *event)
+{
+    bool whole = shard->scan_offset == 0, placed = true;
+    bool full = (int64_t)event->n_items >= shard->scan_limit;
+    flow->asked -= shard->asked;
+    if (event->failed) {
+        shard->rewind = true;
+        flow_shard_more(flow, shard, true);
+        return;
+    }
+    for (size_t i = 0; i < event->n_items && placed; i++)
+        placed = flow_entry_ready(flow, event->shard, &event->items[i]);
+    if (full || !placed || !whole)
+        flow_shard_more(flow, shard, true);
+    shard->rewind = !full && !whole && placed;
+    if (whole && !full && placed)
+        drop_stale(flow, shard);
+}
+
+static void act_on_items(struct flow *flow, struct shard *shard, enum flow_action_kind kind,
+                         const struct flow_event *event)
+{
+    for (size_t i = 0; i < event->n_items && !event->failed; i++) {
+        struct flow_action *action = flow_act(flow, kind);
+        action->shard = event->shard;
+        action->task = event->items[i].task;
+        action->sub = event->items[i].sub;
+    }
+    if (event->n_items >= CHUNK)
+        shard->next_ms[event->index] = flow->now_ms;
+}
+
+void flow_shards_items(struct flow *flow, const struct flow_event *event)
+{
+    struct shard *shard = &flow->shards[event->shard];
+    shard->scanning[event->index] = false;
+    if (event->n_items > 0)
+        shard->active_ms = flow->now_ms;
+    if (event->index == QUEUE_INDEX_READY)
+        ready_items(flow, shard, event);
+    else
+        act_on_items(flow, shard, event->index == QUEUE_INDEX_LEASE ? FLOW_EXPIRE : FLOW_PROMOTE,
+                     event);
+}
+
+/* --- time ------------------------------------------------------------------------------------ */
+
+static void scan_if_due(struct flow *flow, int index, enum queue_index which, int64_t every_ms)
+{
+    struct shard *shard = &flow->shards[index];
+    if (shard->scanning[which] || flow->now_ms < shard->next_ms[which])
+        return;
+    shard->next_ms[which] = flow->now_ms + every_ms;
+    scan(flow, index, which, 0, CHUNK);
+}
+
+static void tick_shard(struct flow *flow, int index)
+{
+    struct shard *shard = &flow->shards[index];
+    const struct flow_options *options = &flow->options;
+    bool active = flow->now_ms - shard->active_ms < ACTIVE_MS;
+    bool failed = flow->now_ms - shard->failed_ms < FAILED_MS;
+    int64_t usual_ms = active ? options->scan_ms : options->idle_scan_ms;
+    scan_if_due(flow, index, QUEUE_INDEX_LEASE, usual_ms);
+    scan_if_due(flow, index, QUEUE_INDEX_DELAY, failed ? options->delay_scan_ms : usual_ms);
+    if (!shard->scanning[QUEUE_INDEX_READY] && flow_any_broker(flow) &&
+        flow->now_ms >= shard->next_ms[QUEUE_INDEX_READY])
+        scan_ready(flow, index, true);
+    flow_expand_tick(flow, shard);
+}
+
+/* --- checkpoints ----------------------------------------------------------------------------- */
+
+struct stream_id flow_stream_id(const char *text)
+{
+    struct stream_id id = {0};
+    char *end;
+    id.ms = strtoull(text, &end, 10);
+    if (*end == '-')
+        id.seq = strtoull(end + 1, NULL, 10);
+    return id;
+}
+
+int flow_stream_cmp(struct stream_id a, struct stream_id b)
+{
+    if (a.ms != b.ms)
+        return a.ms < b.ms ? -1 : 1;
+    return a.seq < b.seq ? -1 : a.seq > b.seq;
+}
+
+/* Up to here everything has been applied. */
+static struct stream_id applied(const struct shard *shard)
+{
+    struct stream_id id = shard->last;
+    const struct expansion *expansion;
+    TAILQ_FOREACH (expansion, &shard->expansions, link)
+        if (flow_stream_cmp(expansion->before, id) < 0)
+            id = expansion->before;
+    return id;
+}
+
+static bool begin_checkpoint(struct flow *flow)
+{
+    bool any = false;
+    for (int i = 0; i < SHARD_COUNT; i++) {
+        struct shard *shard = &flow->shards[i];
+        shard->candidate = applied(shard);
+        any = any || flow_stream_cmp(shard->candidate, shard->saved) > 0;
+    }
+    return any;
+}
+
+static void end_checkpoint(struct flow *flow)
+{
+    for (int i = 0; i < SHARD_COUNT; i++) {
+        struct shard *shard = &flow->shards[i];
+        if (flow_stream_cmp(shard->candidate, shard->saved) <= 0)
+            continue;
+        struct flow_action *action = flow_act(flow, FLOW_CHECKPOINT);
+        action->shard = i;
+        snprintf(action->id, sizeof action->id, "%" PRIu64 "-%" PRIu64, shard->candidate.ms,
+                 shard->candidate.seq);
+        shard->saved = shard->candidate;
+    }
+}
+
+void flow_shards_durable(struct flow *flow)
+{
+    if (flow->barrier)
+        end_checkpoint(flow);
+    flow->barrier = false;
+}
+
+void flow_shards_stop(struct flow *flow)
+{
+    flow->barrier = false;
+    begin_checkpoint(flow);
+    end_checkpoint(flow);
+}
+
+void flow_shards_tick(struct flow *flow)
+{
+    for (int i = 0; i < SHARD_COUNT; i++)
+        tick_shard(flow, i);
+    if (flow->barrier || flow->now_ms < flow->next_checkpoint_ms)
+        return;
+    flow->next_checkpoint_ms = flow->now_ms + flow->options.checkpoint_ms;
+    if (!begin_checkpoint(flow))
+        return;
+    flow->barrier = true;
+    flow_act(flow, FLOW_BARRIER);
+}

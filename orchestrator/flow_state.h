@@ -1,0 +1,138 @@
+/* What the parts of the flow share; nobody else includes this. */
+#ifndef ORCHESTRATOR_FLOW_STATE_H
+#define ORCHESTRATOR_FLOW_STATE_H
+
+#include "common/containers.h"
+#include "orchestrator/flow.h"
+#include "schemas/message.h"
+
+/* Where a ready subtask that we know of stands. */
+enum entry_state {
+    ENTRY_OFFERED,    /* with a broker, counted against its window */
+    ENTRY_WAITING,    /* its broker went away: goes to the next that has room */
+    ENTRY_TAKEN,      /* dispatched; forgotten when the claim shows, or after grace_ms */
+    ENTRY_PARKED,     /* nobody serves it; offered again now and then */
+    ENTRY_UNROUTABLE, /* no arm may run it */
+    ENTRY_STATE_COUNT
+};
+
+struct entry {
+    UT_hash_handle hh; /* by key: task NUL sub */
+    TAILQ_ENTRY(entry) by_shard;
+    TAILQ_ENTRY(entry) by_state; /* in its broker's list when OFFERED */
+    enum entry_state state;
+    int broker, shard;
+    bool noted, unserved;
+    int64_t attempt, priority;
+    int64_t created_ms, since_ms, repeat_ms;
+    uint64_t scan; /* the last full scan of the shard that had it */
+    struct bytes meta;
+    const char *task, *sub, *avoid; /* inside of data */
+    char data[];
+};
+TAILQ_HEAD(entry_list, entry);
+
+struct stream_id {
+    uint64_t ms, seq;
+};
+
+enum expansion_state { EXPANSION_ASKED, EXPANSION_WAITS };
+
+struct expansion {
+    TAILQ_ENTRY(expansion) link;
+    enum expansion_state state;
+    int64_t again_ms;
+    struct stream_id before; /* the shard's checkpoint must not pass this */
+    char *task, *sub;
+};
+TAILQ_HEAD(expansion_list, expansion);
+
+struct shard {
+    struct entry_list entries;
+    size_t n_known; /* entries that are not TAKEN: at the front of the ready index */
+    bool more;      /* the ready index may hold entries that we don't know */
+    bool rewind;    /* the next scan of the ready index starts at 0 */
+    bool scanning[QUEUE_INDEX_DELAY + 1];
+    int64_t next_ms[QUEUE_INDEX_DELAY + 1];
+    int64_t active_ms; /* last sign of life */
+    int64_t failed_ms; /* last failure: retries become due soon */
+    int64_t scan_offset, scan_limit, scan_sent_ms, asked;
+    uint64_t scan;
+    struct stream_id last;      /* applied, but for the expansions */
+    struct stream_id candidate; /* becomes the checkpoint when the barrier is answered */
+    struct stream_id saved;
+    struct expansion_list expansions;
+    size_t n_expansions;
+};
+
+struct flow_broker {
+    struct entry_list offered;
+    size_t n_offered, n_unserved, limit;
+    bool up, full;
+};
+
+struct flow {
+    struct flow_options options;
+    int64_t now_ms;
+    struct entry *entries;
+    struct entry_list lists[ENTRY_STATE_COUNT]; /* OFFERED: see the brokers */
+    size_t n_parked;
+    struct entry_list graveyard; /* freed at the next step: actions may point to them */
+    struct expansion_list done;  /* likewise */
+    struct shard shards[SHARD_COUNT];
+    struct flow_broker *brokers;
+    size_t n_more;  /* shards with more */
+    int next_shard; /* where the next refill begins */
+    int64_t asked;  /* items asked for by scans under way for refilling */
+    bool barrier;   /* one is under way */
+    int64_t next_checkpoint_ms, next_second_ms;
+    struct flow_action *actions;
+    size_t n_actions, cap_actions;
+};
+
+/* flow.c */
+struct flow_action *flow_act(struct flow *flow, enum flow_action_kind kind);
+
+/* flow_offers.c: entries and brokers */
+void flow_offers_init(struct flow *flow);
+void flow_offers_release(struct flow *flow);
+void flow_offers_bury(struct flow *flow);
+struct entry *flow_entry_find(struct flow *flow, const char *task, const char *sub);
+/* A subtask is ready, as an event or a scan says: offers it unless it is known. False when there
+ * is no room. */
+bool flow_entry_ready(struct flow *flow, int shard, const struct queue_item *item);
+void flow_entry_remove(struct flow *flow, struct entry *entry, bool withdraw);
+void flow_entry_finished(struct flow *flow, const char *task, const char *sub, int64_t attempt);
+void flow_entries_drop_task(struct flow *flow, int shard, const char *task);
+void flow_entry_taken(struct flow *flow, const struct flow_event *event);
+void flow_entry_unserved(struct flow *flow, const struct flow_event *event);
+void flow_entry_unsent(struct flow *flow, const struct flow_event *event);
+void flow_entry_unroutable(struct flow *flow, const struct flow_event *event);
+void flow_broker_gone(struct flow *flow, int broker);
+void flow_broker_welcome(struct flow *flow, const struct flow_event *event);
+void flow_broker_window(struct flow *flow, const struct flow_event *event);
+void flow_offers_tick(struct flow *flow);
+size_t flow_room(const struct flow *flow);
+bool flow_any_broker(const struct flow *flow);
+
+/* flow_shards.c: scans, checkpoints */
+void flow_shards_init(struct flow *flow);
+void flow_shard_more(struct flow *flow, struct shard *shard, bool more);
+void flow_shards_refill(struct flow *flow);
+void flow_shards_items(struct flow *flow, const struct flow_event *event);
+void flow_shards_tick(struct flow *flow);
+void flow_shards_durable(struct flow *flow);
+void flow_shards_stop(struct flow *flow);
+struct stream_id flow_stream_id(const char *text);
+int flow_stream_cmp(struct stream_id a, struct stream_id b);
+
+/* flow_expand.c: plans */
+void flow_expand_start(struct flow *flow, struct shard *shard, const char *task, const char *sub,
+                       struct stream_id before);
+void flow_expand_judged(struct flow *flow, const struct flow_event *event);
+void flow_expand_finished(struct flow *flow, const struct flow_event *event);
+void flow_expand_tick(struct flow *flow, struct shard *shard);
+void flow_expand_release(struct flow *flow);
+void flow_expand_bury(struct flow *flow);
+
+#endif

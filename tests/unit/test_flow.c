@@ -1,0 +1,714 @@
+/* The flow against a small model of queue and brokers that lose, repeat and reorder. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "orchestrator/flow.h"
+#include "orchestrator/plan.h"
+#include "schemas/mem.h"
+
+/* --- single steps ----------------------------------------------------------------------------- */
+
+static struct flow *flow;
+static const struct flow_action *actions;
+static size_t n_actions;
+static int64_t now_ms;
+
+static void step(struct flow_event event)
+{
+    event.now_ms = now_ms;
+    actions = flow_step(flow, &event, &n_actions);
+}
+
+static size_t count(enum flow_action_kind kind)
+{
+    size_t found = 0;
+    for (size_t i = 0; i < n_actions; i++)
+        found += actions[i].kind == kind;
+    return found;
+}
+
+static const struct flow_action *only(enum flow_action_kind kind)
+{
+    const struct flow_action *found = NULL;
+    assert_int_equal(count(kind), 1);
+    for (size_t i = 0; i < n_actions; i++)
+        if (actions[i].kind == kind)
+            found = &actions[i];
+    return found;
+}
+
+static void start(int brokers)
+{
+    struct flow_options options = flow_defaults;
+    options.brokers = brokers;
+    now_ms = 1000;
+    flow = flow_new(&options);
+}
+
+static void end(void)
+{
+    flow_free(&flow);
+    assert_null(flow);
+}
+
+static void welcome(int broker, int64_t limit)
+{
+    step((struct flow_event){.kind = FLOW_EVENT_WELCOME, .broker = broker, .limit = limit});
+}
+
+static void answer_scans(void)
+{
+    struct flow_action scans[1024];
+    size_t n_scans = 0;
+    for (size_t i = 0; i < n_actions; i++)
+        if (actions[i].kind == FLOW_SCAN)
+            scans[n_scans++] = actions[i];
+    for (size_t i = 0; i < n_scans; i++)
+        step((struct flow_event){
+            .kind = FLOW_EVENT_ITEMS, .shard = scans[i].shard, .index = scans[i].index});
+}
+
+/* A broker with room and no unread index. */
+static void start_settled(int64_t limit)
+{
+    start(1);
+    welcome(0, limit);
+    for (int i = 0; i < 100; i++)
+        answer_scans();
+}
+
+static int sequence;
+
+static void queue_event(struct queue_event event)
+{
+    char id[32];
+    snprintf(id, sizeof id, "1-%d", ++sequence);
+    event.id = id;
+    event.sub = event.sub != NULL ? event.sub : "";
+    event.avoid = "";
+    event.error_class = event.reason = "";
+    step((struct flow_event){.kind = FLOW_EVENT_QUEUE, .queue = &event});
+}
+
+static void ready(const char *task, const char *sub, int64_t attempt)
+{
+    queue_event((struct queue_event){
+        .kind = QUEUE_EVENT_READY, .task = task, .sub = sub, .attempt = attempt});
+}
+
+static void a_ready_subtask_is_offered_once(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    assert_string_equal(only(FLOW_OFFER)->sub, "a");
+    ready("t", "a", 0);
+    assert_int_equal(count(FLOW_OFFER), 0);
+    assert_int_equal(flow_offered(flow, 0), 1);
+    end();
+}
+
+static void a_new_round_is_offered_again_after_a_failure(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    step((struct flow_event){.kind = FLOW_EVENT_TAKEN, .task = "t", .sub = "a"});
+    assert_int_equal(flow_offered(flow, 0), 0);
+    queue_event(
+        (struct queue_event){.kind = QUEUE_EVENT_FAIL, .task = "t", .sub = "a", .attempt = 1});
+    ready("t", "a", 1);
+    assert_int_equal(count(FLOW_OFFER), 1);
+    end();
+}
+
+static void nothing_is_offered_beyond_the_window_and_the_rest_is_read_later(void **state)
+{
+    (void)state;
+    start_settled(2);
+    ready("t", "a", 0);
+    ready("t", "b", 0);
+    ready("t", "c", 0);
+    assert_int_equal(count(FLOW_OFFER), 0);
+    assert_int_equal(flow_offered(flow, 0), 2);
+    step((struct flow_event){.kind = FLOW_EVENT_TAKEN, .task = "t", .sub = "a"});
+    const struct flow_action *scan = only(FLOW_SCAN);
+    assert_int_equal(scan->index, QUEUE_INDEX_READY);
+    int shard = scan->shard;
+    struct queue_item item = {.task = "t", .sub = "c"};
+    step((struct flow_event){.kind = FLOW_EVENT_ITEMS,
+                             .shard = shard,
+                             .index = QUEUE_INDEX_READY,
+                             .items = &item,
+                             .n_items = 1});
+    assert_string_equal(only(FLOW_OFFER)->sub, "c");
+    end();
+}
+
+static void offers_of_a_lost_broker_move_to_another(void **state)
+{
+    (void)state;
+    start(2);
+    welcome(0, 10);
+    welcome(1, 10);
+    ready("t", "a", 0);
+    int broker = only(FLOW_OFFER)->broker;
+    step((struct flow_event){.kind = FLOW_EVENT_LOST, .broker = broker});
+    assert_int_equal(only(FLOW_OFFER)->broker, 1 - broker);
+    assert_int_equal(flow_offered(flow, broker), 0);
+    end();
+}
+
+static void offers_are_repeated_to_a_broker_that_comes_back(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    step((struct flow_event){.kind = FLOW_EVENT_LOST});
+    assert_int_equal(count(FLOW_OFFER), 0);
+    step((struct flow_event){.kind = FLOW_EVENT_INTRODUCE});
+    welcome(0, 10);
+    assert_string_equal(only(FLOW_OFFER)->sub, "a");
+    end();
+}
+
+static void an_offer_that_is_no_longer_in_the_index_is_withdrawn(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    now_ms += 2000;
+    step((struct flow_event){.kind = FLOW_EVENT_TICK});
+    struct flow_action scan = {0};
+    for (size_t i = 0; i < n_actions; i++)
+        if (actions[i].kind == FLOW_SCAN && actions[i].index == QUEUE_INDEX_READY &&
+            actions[i].shard == 0)
+            scan = actions[i];
+    assert_int_equal(scan.kind, FLOW_SCAN);
+    step((struct flow_event){.kind = FLOW_EVENT_ITEMS, .index = QUEUE_INDEX_READY});
+    assert_string_equal(only(FLOW_WITHDRAW)->sub, "a");
+    assert_int_equal(flow_offered(flow, 0), 0);
+    end();
+}
+
+static void a_cancelled_task_is_withdrawn_and_broadcast(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    ready("u", "a", 0);
+    queue_event(
+        (struct queue_event){.kind = QUEUE_EVENT_TASK, .task = "t", .state = TASK_CANCELLED});
+    assert_string_equal(only(FLOW_CANCEL)->task, "t");
+    assert_string_equal(only(FLOW_WITHDRAW)->task, "t");
+    assert_int_equal(flow_offered(flow, 0), 1);
+    end();
+}
+
+static void an_unserved_subtask_is_noted_once(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    struct flow_event unserved = {.kind = FLOW_EVENT_UNSERVED, .task = "t", .sub = "a"};
+    step(unserved);
+    assert_string_equal(only(FLOW_NOTE)->sub, "a");
+    step(unserved);
+    assert_int_equal(count(FLOW_NOTE), 0);
+    end();
+}
+
+static void unserved_subtasks_leave_room_for_others(void **state)
+{
+    (void)state;
+    start_settled(4);
+    for (int i = 0; i < 40; i++) {
+        char sub[16];
+        snprintf(sub, sizeof sub, "u%d", i);
+        ready("t", sub, 0);
+        if (count(FLOW_OFFER) == 1)
+            step((struct flow_event){.kind = FLOW_EVENT_UNSERVED, .task = "t", .sub = sub});
+    }
+    assert_true(flow_offered(flow, 0) <= 2);
+    ready("t", "served", 0);
+    assert_int_equal(count(FLOW_OFFER), 1);
+    /* A worker comes and takes an unserved one: the parked ones follow. */
+    step((struct flow_event){.kind = FLOW_EVENT_TAKEN, .task = "t", .sub = "u0"});
+    assert_true(count(FLOW_OFFER) >= 1);
+    end();
+}
+
+static void a_plan_is_read_expanded_and_then_checkpointed(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", PLAN_NODE, 0); /* event 1 */
+    int before = sequence;
+    queue_event((struct queue_event){
+        .kind = QUEUE_EVENT_DONE, .task = "t", .sub = PLAN_NODE, .expands = true});
+    assert_string_equal(only(FLOW_READ)->task, "t");
+    ready("t", "x", 0);
+    step((struct flow_event){.kind = FLOW_EVENT_STOP});
+    char id[32];
+    snprintf(id, sizeof id, "1-%d", before);
+    assert_string_equal(only(FLOW_CHECKPOINT)->id, id);
+    step((struct flow_event){.kind = FLOW_EVENT_PLAN,
+                             .task = "t",
+                             .sub = PLAN_NODE,
+                             .verdict = FLOW_VERDICT_PLAN,
+                             .text = ""});
+    assert_int_equal(only(FLOW_EXPAND)->expand, FLOW_EXPAND_PLAN);
+    step((struct flow_event){.kind = FLOW_EVENT_EXPANDED,
+                             .task = "t",
+                             .sub = PLAN_NODE,
+                             .status = QUEUE_OK,
+                             .text = ""});
+    assert_int_equal(flow_expanding(flow), 0);
+    step((struct flow_event){.kind = FLOW_EVENT_STOP});
+    snprintf(id, sizeof id, "1-%d", sequence);
+    assert_string_equal(only(FLOW_CHECKPOINT)->id, id);
+    end();
+}
+
+static enum flow_expand expand_of(const char *sub, enum flow_verdict verdict)
+{
+    queue_event(
+        (struct queue_event){.kind = QUEUE_EVENT_DONE, .task = "t", .sub = sub, .expands = true});
+    step((struct flow_event){.kind = FLOW_EVENT_PLAN,
+                             .task = "t",
+                             .sub = sub,
+                             .verdict = verdict,
+                             .text = "it is a poem"});
+    return only(FLOW_EXPAND)->expand;
+}
+
+static void a_bad_plan_is_repaired_once_and_then_given_up(void **state)
+{
+    (void)state;
+    start_settled(10);
+    assert_int_equal(expand_of(PLAN_NODE, FLOW_VERDICT_BAD), FLOW_EXPAND_REPAIR);
+    assert_string_equal(only(FLOW_EXPAND)->text, "it is a poem");
+    assert_int_equal(expand_of(PLAN_REPAIR_NODE, FLOW_VERDICT_BAD), FLOW_EXPAND_SINGLE);
+    end();
+}
+
+static void a_refused_expand_is_tried_again(void **state)
+{
+    (void)state;
+    start_settled(10);
+    assert_int_equal(expand_of(PLAN_NODE, FLOW_VERDICT_PLAN), FLOW_EXPAND_PLAN);
+    step((struct flow_event){.kind = FLOW_EVENT_EXPANDED,
+                             .task = "t",
+                             .sub = PLAN_NODE,
+                             .status = QUEUE_REFUSED,
+                             .text = ""});
+    assert_int_equal(flow_expanding(flow), 1);
+    now_ms += 1500;
+    step((struct flow_event){.kind = FLOW_EVENT_TICK});
+    assert_int_equal(count(FLOW_READ), 1);
+    end();
+}
+
+static void a_checkpoint_waits_until_the_records_are_kept(void **state)
+{
+    (void)state;
+    start_settled(10);
+    queue_event((struct queue_event){
+        .kind = QUEUE_EVENT_DONE, .task = "t", .sub = "a", .timing = {.data = "x", .len = 1}});
+    assert_int_equal(count(FLOW_RECORD), 1);
+    now_ms += 1000;
+    step((struct flow_event){.kind = FLOW_EVENT_TICK});
+    assert_int_equal(count(FLOW_BARRIER), 1);
+    assert_int_equal(count(FLOW_CHECKPOINT), 0);
+    now_ms += 1000;
+    step((struct flow_event){.kind = FLOW_EVENT_TICK});
+    assert_int_equal(count(FLOW_BARRIER), 0);
+    step((struct flow_event){.kind = FLOW_EVENT_DURABLE});
+    assert_int_equal(count(FLOW_CHECKPOINT), 1);
+    end();
+}
+
+static void after_a_failure_due_retries_are_looked_for_often(void **state)
+{
+    (void)state;
+    start_settled(10);
+    queue_event((struct queue_event){
+        .kind = QUEUE_EVENT_FAIL, .task = "t", .sub = "a", .attempt = 1, .shard = 5});
+    int scans = 0;
+    for (int i = 0; i < 10; i++) {
+        now_ms += 100;
+        step((struct flow_event){.kind = FLOW_EVENT_TICK});
+        for (size_t j = 0; j < n_actions; j++)
+            scans += actions[j].kind == FLOW_SCAN && actions[j].index == QUEUE_INDEX_DELAY &&
+                     actions[j].shard == 5;
+        answer_scans();
+    }
+    assert_true(scans >= 9);
+    end();
+}
+
+/* --- a world that loses things --------------------------------------------------------------- */
+
+#define SUBS 300
+#define BROKERS 2
+#define WINDOW 17
+#define SHARDS 3
+
+enum model_state { MODEL_READY, MODEL_RUNNING, MODEL_DELAYED, MODEL_DONE };
+
+struct model_sub {
+    enum model_state state;
+    int64_t attempt, until_ms;
+    bool born, offered[BROKERS], expands;
+    int expanded;
+};
+
+struct model_event {
+    enum queue_event_kind kind;
+    int sub;
+    int64_t attempt;
+};
+
+struct world {
+    uint64_t random;
+    struct model_sub subs[SUBS];
+    struct model_event events[SHARDS][SUBS * 64];
+    size_t n_events[SHARDS], applied[SHARDS], checkpoint[SHARDS];
+    bool up[BROKERS];
+    struct flow_action scans[256]; /* asked, not answered */
+    size_t n_scans;
+    bool barrier;
+    int reads[SUBS];
+    size_t n_reads;
+};
+
+static struct world world;
+
+static unsigned chance(unsigned sides)
+{
+    world.random = world.random * 6364136223846793005u + 1442695040888963407u;
+    return (unsigned)(world.random >> 33) % sides;
+}
+
+static void emit(enum queue_event_kind kind, int sub)
+{
+    int shard = sub % SHARDS;
+    assert_true(world.n_events[shard] < SUBS * 64);
+    world.events[shard][world.n_events[shard]++] =
+        (struct model_event){kind, sub, world.subs[sub].attempt};
+}
+
+static int sub_of(const char *text)
+{
+    return atoi(text + 1);
+}
+
+static void model_step(struct flow_event event);
+
+static void apply_action(struct flow_action action)
+{
+    int sub = *action.sub == 's' ? sub_of(action.sub) : 0;
+    struct model_sub *model = &world.subs[sub];
+    switch (action.kind) {
+    case FLOW_OFFER:
+        if (world.up[action.broker] && chance(20) != 0)
+            model->offered[action.broker] = true;
+        break;
+    case FLOW_WITHDRAW:
+        model->offered[action.broker] = false;
+        break;
+    case FLOW_SCAN:
+        assert_true(world.n_scans < 256);
+        world.scans[world.n_scans++] = action;
+        break;
+    case FLOW_PROMOTE:
+        if (model->state == MODEL_DELAYED && model->until_ms <= now_ms) {
+            model->state = MODEL_READY;
+            emit(QUEUE_EVENT_READY, sub);
+        }
+        break;
+    case FLOW_EXPIRE:
+        if (model->state == MODEL_RUNNING && model->until_ms <= now_ms) {
+            model->state = MODEL_DELAYED;
+            model->until_ms = now_ms + 500;
+            emit(QUEUE_EVENT_FAIL, sub);
+        }
+        break;
+    case FLOW_READ:
+        world.reads[world.n_reads++] = sub;
+        break;
+    case FLOW_BARRIER:
+        world.barrier = true;
+        break;
+    case FLOW_CHECKPOINT:
+        world.checkpoint[action.shard] = strtoul(action.id + 2, NULL, 10);
+        break;
+    default:
+        break;
+    }
+}
+
+static void model_step(struct flow_event event)
+{
+    event.now_ms = now_ms;
+    const struct flow_action *list = flow_step(flow, &event, &n_actions);
+    size_t n_list = n_actions;
+    struct flow_action *copy = mem_must_zalloc((n_list + 1) * sizeof *copy);
+    if (n_list > 0)
+        memcpy(copy, list, n_list * sizeof *copy);
+    for (size_t i = 0; i < n_list; i++)
+        apply_action(copy[i]);
+    for (int i = 0; i < BROKERS; i++)
+        assert_true(flow_offered(flow, i) <= WINDOW);
+    free(copy);
+}
+
+static void deliver_event(int shard)
+{
+    char id[32], sub[16];
+    struct model_event model = world.events[shard][world.applied[shard]];
+    world.applied[shard]++;
+    snprintf(id, sizeof id, "1-%zu", world.applied[shard]);
+    snprintf(sub, sizeof sub, "s%d", model.sub);
+    struct queue_event queue = {.kind = model.kind,
+                                .id = id,
+                                .shard = shard,
+                                .task = "t",
+                                .sub = sub,
+                                .attempt = model.attempt,
+                                .expands = world.subs[model.sub].expands,
+                                .avoid = "",
+                                .reason = "",
+                                .error_class = ""};
+    model_step((struct flow_event){.kind = FLOW_EVENT_QUEUE, .queue = &queue});
+}
+
+static bool in_index(const struct model_sub *model, enum queue_index index)
+{
+    switch (index) {
+    case QUEUE_INDEX_READY:
+        return model->state == MODEL_READY;
+    case QUEUE_INDEX_LEASE:
+        return model->state == MODEL_RUNNING && model->until_ms <= now_ms;
+    default:
+        return model->state == MODEL_DELAYED && model->until_ms <= now_ms;
+    }
+}
+
+static void answer_one_scan(void)
+{
+    size_t at = chance((unsigned)world.n_scans);
+    struct flow_action scan = world.scans[at];
+    world.scans[at] = world.scans[--world.n_scans];
+    struct queue_item items[SUBS];
+    char names[SUBS][16];
+    size_t n_items = 0;
+    int64_t skip = scan.offset;
+    for (int i = 0; i < SUBS && (int64_t)n_items < scan.limit; i++) {
+        const struct model_sub *model = &world.subs[i];
+        if (!model->born || i % SHARDS != scan.shard || !in_index(model, scan.index) || skip-- > 0)
+            continue;
+        snprintf(names[n_items], sizeof *names, "s%d", i);
+        items[n_items] =
+            (struct queue_item){.task = "t", .sub = names[n_items], .attempt = model->attempt};
+        n_items++;
+    }
+    model_step((struct flow_event){.kind = FLOW_EVENT_ITEMS,
+                                   .shard = scan.shard,
+                                   .index = scan.index,
+                                   .items = items,
+                                   .n_items = n_items,
+                                   .failed = chance(50) == 0});
+}
+
+static void claim(int sub)
+{
+    struct model_sub *model = &world.subs[sub];
+    if (model->state != MODEL_READY)
+        return;
+    model->state = MODEL_RUNNING;
+    model->attempt++;
+    model->until_ms = now_ms + 300;
+}
+
+static void dispatch(int broker, int sub)
+{
+    char name[16];
+    snprintf(name, sizeof name, "s%d", sub);
+    world.subs[sub].offered[broker] = false;
+    if (chance(10) != 0)
+        claim(sub);
+    if (chance(10) != 0)
+        model_step((struct flow_event){
+            .kind = FLOW_EVENT_TAKEN, .broker = broker, .task = "t", .sub = name});
+}
+
+static void finish(int sub)
+{
+    struct model_sub *model = &world.subs[sub];
+    if (model->state != MODEL_RUNNING)
+        return;
+    if (chance(5) == 0) {
+        model->state = MODEL_DELAYED;
+        model->until_ms = now_ms + 200;
+        emit(QUEUE_EVENT_FAIL, sub);
+        return;
+    }
+    model->state = MODEL_DONE;
+    emit(QUEUE_EVENT_DONE, sub);
+}
+
+static void bring_broker_up(int broker)
+{
+    world.up[broker] = true;
+    model_step((struct flow_event){.kind = FLOW_EVENT_INTRODUCE, .broker = broker});
+    model_step((struct flow_event){.kind = FLOW_EVENT_WELCOME, .broker = broker, .limit = WINDOW});
+}
+
+static void restart_broker(int broker)
+{
+    for (int i = 0; i < SUBS; i++)
+        world.subs[i].offered[broker] = false;
+    world.up[broker] = false;
+    if (chance(2) == 0)
+        model_step((struct flow_event){.kind = FLOW_EVENT_LOST, .broker = broker});
+    bring_broker_up(broker);
+}
+
+static void answer_read(void)
+{
+    int sub = world.reads[--world.n_reads];
+    char name[16];
+    snprintf(name, sizeof name, "s%d", sub);
+    struct flow_event event = {.kind = FLOW_EVENT_PLAN,
+                               .shard = sub % SHARDS,
+                               .task = "t",
+                               .sub = name,
+                               .text = "",
+                               .verdict = chance(4) == 0 ? FLOW_VERDICT_LATER : FLOW_VERDICT_PLAN};
+    model_step(event);
+    if (event.verdict == FLOW_VERDICT_LATER)
+        return;
+    event.kind = FLOW_EVENT_EXPANDED;
+    event.status = chance(4) == 0 ? QUEUE_REFUSED : QUEUE_OK;
+    world.subs[sub].expanded += event.status == QUEUE_OK;
+    model_step(event);
+}
+
+/* The daemon dies; another one begins at the checkpoints. */
+static void restart_flow(void)
+{
+    struct flow_options options = flow_defaults;
+    options.brokers = BROKERS;
+    flow_free(&flow);
+    flow = flow_new(&options);
+    world.n_scans = world.n_reads = 0;
+    world.barrier = false;
+    for (int i = 0; i < SHARDS; i++)
+        world.applied[i] = world.checkpoint[i];
+    for (int i = 0; i < BROKERS; i++)
+        bring_broker_up(i);
+}
+
+static void random_move(void)
+{
+    unsigned move = chance(100);
+    int sub = (int)chance(SUBS), broker = (int)chance(BROKERS), shard = (int)chance(SHARDS);
+    if (move < 10 && !world.subs[sub].born) {
+        world.subs[sub].born = true;
+        emit(QUEUE_EVENT_READY, sub);
+    } else if (move < 40 && world.applied[shard] < world.n_events[shard]) {
+        deliver_event(shard);
+    } else if (move < 60 && world.n_scans > 0) {
+        answer_one_scan();
+    } else if (move < 75 && world.subs[sub].offered[broker]) {
+        dispatch(broker, sub);
+    } else if (move < 85) {
+        finish(sub);
+    } else if (move < 90 && world.n_reads > 0) {
+        answer_read();
+    } else if (move < 92 && world.barrier) {
+        world.barrier = false;
+        model_step((struct flow_event){.kind = FLOW_EVENT_DURABLE});
+    } else if (move < 93 && chance(20) == 0) {
+        restart_broker(broker);
+    } else if (move == 99) {
+        now_ms += 100;
+        model_step((struct flow_event){.kind = FLOW_EVENT_TICK});
+    }
+}
+
+static bool all_done(void)
+{
+    for (int i = 0; i < SUBS; i++)
+        if (!world.subs[i].born || world.subs[i].state != MODEL_DONE ||
+            (world.subs[i].expands && world.subs[i].expanded == 0))
+            return false;
+    return true;
+}
+
+static void run_world(uint64_t seed, bool restarts)
+{
+    memset(&world, 0, sizeof world);
+    world.random = seed * 7919;
+    now_ms = 0;
+    flow = NULL;
+    restart_flow();
+    for (int i = 0; i < SUBS; i++)
+        world.subs[i].expands = i % 10 == 0;
+    for (int i = 0; i < 3000000 && !all_done(); i++) {
+        random_move();
+        if (restarts && chance(20000) == 0)
+            restart_flow();
+    }
+    if (!all_done())
+        fail_msg("seed %d: not everything was done after %lld ms", (int)seed, (long long)now_ms);
+    /* Without a restart, an outcome is expanded exactly once. With one, the queue's guard decides
+     * between the two. */
+    for (int i = 0; i < SUBS && !restarts; i++)
+        assert_int_equal(world.subs[i].expanded, world.subs[i].expands);
+    flow_free(&flow);
+}
+
+static void everything_is_done_in_a_world_that_loses_offers_and_answers(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 30; seed++)
+        run_world(seed, false);
+}
+
+static void everything_is_done_when_the_daemon_restarts_from_its_checkpoints(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 101; seed <= 130; seed++)
+        run_world(seed, true);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_ready_subtask_is_offered_once),
+        cmocka_unit_test(a_new_round_is_offered_again_after_a_failure),
+        cmocka_unit_test(nothing_is_offered_beyond_the_window_and_the_rest_is_read_later),
+        cmocka_unit_test(offers_of_a_lost_broker_move_to_another),
+        cmocka_unit_test(offers_are_repeated_to_a_broker_that_comes_back),
+        cmocka_unit_test(an_offer_that_is_no_longer_in_the_index_is_withdrawn),
+        cmocka_unit_test(a_cancelled_task_is_withdrawn_and_broadcast),
+        cmocka_unit_test(an_unserved_subtask_is_noted_once),
+        cmocka_unit_test(unserved_subtasks_leave_room_for_others),
+        cmocka_unit_test(a_plan_is_read_expanded_and_then_checkpointed),
+        cmocka_unit_test(a_bad_plan_is_repaired_once_and_then_given_up),
+        cmocka_unit_test(a_refused_expand_is_tried_again),
+        cmocka_unit_test(a_checkpoint_waits_until_the_records_are_kept),
+        cmocka_unit_test(after_a_failure_due_retries_are_looked_for_often),
+        cmocka_unit_test(everything_is_done_in_a_world_that_loses_offers_and_answers),
+        cmocka_unit_test(everything_is_done_when_the_daemon_restarts_from_its_checkpoints),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
