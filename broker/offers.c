@@ -386,12 +386,18 @@ size_t offers_drop_owner(struct offers *offers, const void *owner)
 
 /* --- what happens to the kept ---------------------------------------------------------------- */
 
+/* An offer that waits at several of the worker's arms goes to the one that it prefers. */
+static bool served_before(const struct entry *a, const struct entry *b)
+{
+    return a->offer == b->offer ? a < b : entry_before(a, b);
+}
+
 static struct entry *first_for(const struct worker *worker, struct service **ret_service)
 {
     struct entry *best = NULL;
     for (size_t i = 0; i < worker->n_services; i++) {
         struct entry *entry = heap_first(&worker->services[i].arm->waiting);
-        if (entry == NULL || (best != NULL && !entry_before(entry, best)))
+        if (entry == NULL || (best != NULL && !served_before(entry, best)))
             continue;
         best = entry;
         *ret_service = &worker->services[i];
