@@ -1,0 +1,105 @@
+#include "orchestrator/stack_topology.h"
+
+#include <libgen.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/paths.h"
+#include "schemas/mem.h"
+
+char *stack_program(const char *name)
+{
+    char self[4096];
+    ssize_t len = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (len <= 0)
+        return mem_must_strdup(name); /* by PATH */
+    self[len] = '\0';
+    return mem_must_printf("%s/%s", dirname(self), name);
+}
+
+/* Takes over `first`; copies the rest, up to NULL. */
+static char **arguments(char *first, ...)
+{
+    size_t count = 1;
+    char **argv = mem_must_zalloc(2 * sizeof *argv);
+    argv[0] = first;
+    va_list args;
+    va_start(args, first);
+    for (const char *arg; (arg = va_arg(args, const char *)) != NULL; count++) {
+        argv = mem_must_realloc(argv, (count + 2) * sizeof *argv);
+        argv[count] = mem_must_strdup(arg);
+        argv[count + 1] = NULL;
+    }
+    va_end(args);
+    return argv;
+}
+
+static void add_redis(const struct config *config, int lock_fd, struct stack_child_options options,
+                      stack_topology_fn *add, void *ctx)
+{
+    char *dir = path_of(config->home, PATH_REDIS);
+    options.kind = STACK_REDIS;
+    options.name = "redis";
+    options.inherit_fd = lock_fd;
+    options.socket = config->redis.socket;
+    /* maxmemory is not set: noeviction makes a full machine refuse, never forget. */
+    options.argv =
+        arguments(mem_must_strdup("redis-server"), "--port", "0", "--unixsocket",
+                  config->redis.socket, "--unixsocketperm", "700", "--dir", dir, "--daemonize",
+                  "no", "--supervised", "no", "--appendonly", "yes", "--appendfsync",
+                  config->appendfsync, "--save", "", "--maxmemory-policy", "noeviction",
+                  "--auto-aof-rewrite-percentage", "100", "--auto-aof-rewrite-min-size", "64mb",
+                  "--stop-writes-on-bgsave-error", "no", "--loglevel", "notice", NULL);
+    add(ctx, &options);
+    free(dir);
+}
+
+static void add_simulator(const struct config *config, struct stack_child_options options,
+                          stack_topology_fn *add, void *ctx)
+{
+    char port[16];
+    snprintf(port, sizeof port, "%d", (int)config->simulator_port);
+    const char *scenario = config->simulator_scenario;
+    options.kind = STACK_SIMULATOR;
+    options.name = "simulator";
+    options.argv = arguments(stack_program("orchestrator-sim"), "--port", port, "--ready-fd", "3",
+                             scenario != NULL ? "--scenario" : NULL, scenario, NULL);
+    add(ctx, &options);
+}
+
+void stack_topology(const struct config *config, int lock_fd, stack_topology_fn *add, void *ctx)
+{
+    char *log_dir = path_of(config->home, PATH_LOG), *run = path_of(config->home, PATH_RUN_CONFIG);
+    struct stack_child_options options = {.log_dir = log_dir, .inherit_fd = -1};
+    if (config->redis_local)
+        add_redis(config, lock_fd, options, add, ctx);
+    if (config->broker_local) {
+        options.kind = STACK_BROKER;
+        options.name = "broker";
+        options.argv = arguments(stack_program("orchestrator-broker"), "--config", run,
+                                 "--ready-fd", "3", NULL);
+        add(ctx, &options);
+    }
+    if (config->simulated)
+        add_simulator(config, options, add, ctx);
+    options.kind = STACK_DAEMON;
+    options.name = "daemon";
+    options.argv =
+        arguments(stack_program("orchestrator"), "serve", "--config", run, "--ready-fd", "3", NULL);
+    add(ctx, &options);
+    for (size_t i = 0; i < config->n_workers; i++) {
+        const char *worker = config->workers[i].name;
+        char *name = mem_must_printf("worker-%s", worker);
+        options.kind = STACK_WORKER;
+        options.name = name;
+        options.argv = arguments(stack_program("orchestrator-worker"), "--name", worker, "--config",
+                                 run, "--ready-fd", "3", NULL);
+        add(ctx, &options);
+        free(name);
+    }
+    free(log_dir);
+    free(run);
+}
