@@ -1,5 +1,5 @@
 # Writes the Lua files as C byte arrays: cmake -DOUT=scripts.c "-DSCRIPTS=a.lua;b.lua" -P embed.cmake
-set(text "/* Made from common/scripts/*.lua by embed.cmake. */\n")
+set(text "/* Made from the Lua files of common/scripts by embed.cmake. */\n")
 foreach(script ${SCRIPTS})
   get_filename_component(name ${script} NAME_WE)
   file(READ ${script} hex HEX)

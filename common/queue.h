@@ -91,11 +91,11 @@ struct queue_node {
     const char *const *deps; /* ids of dependencies, each in the same submit or expand, or already
                                 in the task */
     size_t n_deps;
-    struct bytes work; /* record `work` */
-    struct bytes meta; /* record `meta` */
-    int64_t priority;
-    int64_t max_attempts;
-    bool expands; /* its result is a plan: the task is not finished before expand() */
+    struct bytes work;    /* record `work` */
+    struct bytes meta;    /* record `meta` */
+    int64_t priority;     /* -127..127; beyond, it counts as the nearest of them */
+    int64_t max_attempts; /* at least 1 */
+    bool expands;         /* its result is a plan: the task is not finished before expand() */
 };
 
 struct queue_task {
@@ -111,7 +111,8 @@ struct queue_task {
  * validated it). OK, DUP, CONFLICT. */
 void queue_submit(struct queue *queue, const struct queue_task *task, queue_fn *fn, void *ctx);
 /* Adds children when `parent` (an expanding node) is DONE and not yet expanded. The first call
- * wins; a repeated one is DUP. With n_nodes == 0 it only marks the parent as expanded. */
+ * wins; a repeated one is DUP. With n_nodes == 0 it only marks the parent as expanded. OK, DUP,
+ * STALE (not DONE, not expanding, or the task is over), CONFLICT (a child's id exists), GONE. */
 void queue_expand(struct queue *queue, const char *task, const char *parent,
                   const struct queue_node *nodes, size_t n_nodes, queue_fn *fn, void *ctx);
 
@@ -140,26 +141,29 @@ void queue_renew(struct queue *queue, const char *task, const char *sub, const c
 void queue_commit(struct queue *queue, const char *task, const char *sub, const char *token,
                   struct bytes outcome, struct bytes timing, queue_fn *fn, void *ctx);
 /* A failed attempt. action RETRY: after backoff_ms; MOVE: at once, and `arm` is added to the arms
- * this subtask avoids; DEAD: never. RETRY, DEAD, STALE, CANCELLED, GONE. reason: for people. A dead
- * subtask makes its task FAILED; the rest of it that does not run is CANCELLED. */
+ * this subtask avoids; DEAD: never. RETRY, DEAD, STALE, CANCELLED (also when the task is over, so
+ * that there is no further attempt), GONE. reason: for people. A dead subtask makes its task
+ * FAILED; the rest of it that does not run is CANCELLED, and what runs may still commit. */
 void queue_fail(struct queue *queue, const char *task, const char *sub, const char *token,
                 enum error_class class_, enum error_action action, const char *reason,
                 const char *arm, int64_t backoff_ms, struct bytes timing, queue_fn *fn, void *ctx);
 
 /* --- the orchestrator's side ------------------------------------------------------------- */
 
-/* Takes back an attempt whose lease has run out: RETRY, DEAD (no attempts left), STALE (it was
- * renewed or finished meanwhile), GONE. */
+/* Takes back an attempt whose lease has run out: RETRY, DEAD (no attempts left), CANCELLED (the
+ * task is over), STALE (it was renewed or finished meanwhile), GONE. */
 void queue_expire(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
 /* A delayed subtask whose time has come becomes READY: OK, STALE, GONE. */
 void queue_promote(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
+/* READY waits for a person, until it is released: OK, DUP, STALE (in another state), GONE. */
 void queue_hold(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
 void queue_release(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
 /* Everything of the task that is not terminal becomes CANCELLED. OK, DUP, GONE; STALE when the
  * task has finished otherwise. */
 void queue_cancel(struct queue *queue, const char *task, queue_fn *fn, void *ctx);
-/* Dead and cancelled subtasks of a FAILED or CANCELLED task run again, with fresh attempts; what
- * is done stays done. OK, GONE, STALE when the task is not in such a state. */
+/* Dead and cancelled subtasks of a FAILED or CANCELLED task run again, with fresh attempts (their
+ * numbers go on); what is done stays done, and a DONE event without timing is sent again for a plan
+ * that was not expanded. OK, GONE, STALE when the task is not in such a state. */
 void queue_retry(struct queue *queue, const char *task, queue_fn *fn, void *ctx);
 
 /* One entry of a shard's outbox. */
@@ -233,6 +237,8 @@ struct queue_sub_view {
     enum sub_state state;
     int64_t attempts;
     const char *owner; /* worker that runs or ran it; "" */
+    const char *arm;   /* on which arm; "" */
+    double queue_ms;   /* it waited before its last attempt */
     const char *const *deps;
     size_t n_deps;
     struct bytes meta, work, outcome, timing; /* records; len 0 when there is none */
@@ -268,7 +274,8 @@ void queue_work(struct queue *queue, const char *task, const char *sub, queue_by
 struct queue_log_entry {
     const char *id;   /* stream id; its part before "-" is Redis's clock in ms */
     const char *what; /* submitted, ready, running, done, retry, dead, cancelled, expanded,
-                         task-done, task-failed, task-cancelled, retried, note */
+                         task-done, task-failed, task-cancelled, retried, note. No "ready" for what
+                         is ready on submitting, no "cancelled" for what did not run. */
     const char *sub;
     const char *worker;
     const char *arm;

@@ -1,0 +1,407 @@
+/* The indexes of the shards: what is ready, expired, due, stored, finished, and how many. */
+#include "common/queue_internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/task_id.h"
+#include "schemas/mem.h"
+
+/* --- items -------------------------------------------------------------------------------- */
+
+/* One queue_scan(), until the details of all entries are there. */
+struct scan {
+    struct queue *queue;
+    queue_items_fn *fn;
+    void *ctx;
+    int shard;
+    bool with_meta;
+    struct queue_item *items;
+    char **texts; /* four per item: task, sub, avoid, meta */
+    size_t n_items, missing;
+    struct err err;
+};
+
+/* One of the answers of a scan. */
+struct detail {
+    struct scan *scan;
+    size_t at;
+};
+
+static void scan_end(struct scan *scan)
+{
+    bool failed = scan->err.text[0] != '\0';
+    /* What left the index meanwhile has no line any more, and is left out. */
+    size_t n = 0;
+    for (size_t i = 0; i < scan->n_items && !failed; i++)
+        if (scan->items[i].attempt >= 0)
+            scan->items[n++] = scan->items[i];
+    scan->fn(scan->ctx, scan->shard, failed ? NULL : scan->items, n, scan->err.text);
+    for (size_t i = 0; i < 4 * scan->n_items; i++)
+        free(scan->texts[i]);
+    free(scan->texts);
+    free(scan->items);
+    free(scan);
+}
+
+static void scan_step(struct scan *scan, const struct redis_value *value)
+{
+    queue_failed(value, &scan->err);
+    if (--scan->missing == 0)
+        scan_end(scan);
+}
+
+static const char *keep(struct scan *scan, size_t at, size_t place, const char *text, size_t len)
+{
+    free(scan->texts[4 * at + place]);
+    return scan->texts[4 * at + place] = mem_must_strndup(text, len);
+}
+
+/* value: line and arms to avoid */
+static void line_answered(void *ctx, const struct redis_value *value)
+{
+    struct detail detail = *(struct detail *)ctx;
+    free(ctx);
+    struct queue_item *item = &detail.scan->items[detail.at];
+    struct queue_line line;
+    size_t len;
+    const char *text = redis_str(redis_at(value, 0), &len);
+    if (queue_line_parse(&line, text, len)) {
+        item->attempt = line.attempts;
+        item->priority = line.priority;
+        text = redis_str(redis_at(value, 1), &len);
+        item->avoid = keep(detail.scan, detail.at, 2, text, len);
+    }
+    scan_step(detail.scan, value);
+}
+
+static void meta_answered(void *ctx, const struct redis_value *value)
+{
+    struct detail detail = *(struct detail *)ctx;
+    free(ctx);
+    struct queue_item *item = &detail.scan->items[detail.at];
+    const char *text = redis_str(value, &item->meta.len);
+    item->meta.data = keep(detail.scan, detail.at, 3, text, item->meta.len);
+    scan_step(detail.scan, value);
+}
+
+static struct detail *detail_new(struct scan *scan, size_t at)
+{
+    struct detail *detail = mem_must_zalloc(sizeof *detail);
+    *detail = (struct detail){scan, at};
+    scan->missing++;
+    return detail;
+}
+
+static void ask_details(struct scan *scan, size_t at)
+{
+    const struct queue_item *item = &scan->items[at];
+    char key[QUEUE_KEY_SIZE], field[SUB_ID_MAX + 8];
+    queue_task_key(key, item->task, "sub");
+    snprintf(field, sizeof field, "%s:a", item->sub);
+    redis_command(scan->queue->redis, line_answered, detail_new(scan, at), 4,
+                  (const char *[]){"HMGET", key, item->sub, field}, NULL);
+    if (!scan->with_meta)
+        return;
+    queue_task_key(key, item->task, "in");
+    snprintf(field, sizeof field, "%s:m", item->sub);
+    redis_command(scan->queue->redis, meta_answered, detail_new(scan, at), 3,
+                  (const char *[]){"HGET", key, field}, NULL);
+}
+
+/* value: member, score, ... */
+static void members_answered(void *ctx, const struct redis_value *value)
+{
+    struct scan *scan = ctx;
+    size_t n = redis_len(value) / 2;
+    scan->items = mem_must_zalloc((n + 1) * sizeof *scan->items);
+    scan->texts = mem_must_zalloc((4 * n + 1) * sizeof *scan->texts);
+    for (size_t i = 0; i < n; i++) {
+        size_t len;
+        const char *member = redis_str(redis_at(value, 2 * i), &len);
+        const char *slash = memchr(member, '/', len);
+        size_t task_len = slash != NULL ? (size_t)(slash - member) : 0;
+        if (task_len == 0 || task_len >= TASK_ID_SIZE || len - task_len - 1 > SUB_ID_MAX)
+            continue; /* damaged; fsck tells */
+        size_t at = scan->n_items++;
+        struct queue_item *item = &scan->items[at];
+        *item = (struct queue_item){.attempt = -1, .meta = {"", 0}, .avoid = ""};
+        item->task = keep(scan, at, 0, member, task_len);
+        item->sub = keep(scan, at, 1, slash + 1, len - task_len - 1);
+        item->score = strtod(redis_str(redis_at(value, 2 * i + 1), NULL), NULL);
+    }
+    for (size_t i = 0; i < scan->n_items && !queue_failed(value, &scan->err); i++)
+        ask_details(scan, i);
+    scan_step(scan, value);
+}
+
+void queue_scan(struct queue *queue, int shard, enum queue_index index, int64_t offset,
+                int64_t limit, queue_items_fn *fn, void *ctx)
+{
+    static const char *const names[] = {[QUEUE_INDEX_READY] = "ready",
+                                        [QUEUE_INDEX_LEASE] = "lease",
+                                        [QUEUE_INDEX_DELAY] = "delay"};
+    struct scan *scan = mem_must_zalloc(sizeof *scan);
+    *scan = (struct scan){.queue = queue,
+                          .fn = fn,
+                          .ctx = ctx,
+                          .shard = shard,
+                          .missing = 1,
+                          .with_meta = index == QUEUE_INDEX_READY};
+    char key[QUEUE_KEY_SIZE];
+    queue_shard_key(key, shard, names[index]);
+    struct queue_args *args = &queue->args;
+    queue_args_clear(args);
+    if (index == QUEUE_INDEX_READY) {
+        queue_args_str(args, "ZRANGE");
+        queue_args_str(args, key);
+        queue_args_printf(args, "%lld", (long long)offset);
+        queue_args_printf(args, "%lld", (long long)(offset + limit - 1));
+        queue_args_str(args, "WITHSCORES");
+        queue_send(queue->redis, args, members_answered, scan);
+    } else {
+        queue_args_str(args, key);
+        queue_args_str(args, "0");
+        queue_args_printf(args, "%lld", (long long)offset);
+        queue_args_printf(args, "%lld", (long long)limit);
+        queue_eval(queue, SCRIPT_due, 1, members_answered, scan);
+    }
+}
+
+/* --- depths ------------------------------------------------------------------------------- */
+
+struct counting {
+    queue_depths_fn *fn;
+    void *ctx;
+    struct queue_depths depths;
+    size_t missing;
+    struct err err;
+};
+
+/* The answer to one ZCARD. */
+struct count {
+    struct counting *counting;
+    int64_t *sum;
+};
+
+static void count_answered(void *ctx, const struct redis_value *value)
+{
+    struct count count = *(struct count *)ctx;
+    free(ctx);
+    struct counting *counting = count.counting;
+    queue_failed(value, &counting->err);
+    *count.sum += redis_int(value);
+    if (--counting->missing > 0)
+        return;
+    bool failed = counting->err.text[0] != '\0';
+    counting->fn(counting->ctx, failed ? NULL : &counting->depths, counting->err.text);
+    free(counting);
+}
+
+void queue_depths(struct queue *queue, queue_depths_fn *fn, void *ctx)
+{
+    struct counting *counting = mem_must_zalloc(sizeof *counting);
+    counting->fn = fn;
+    counting->ctx = ctx;
+    struct queue_depths *depths = &counting->depths;
+    const struct {
+        const char *name;
+        int64_t *sum;
+    } indexes[] = {
+        {"ready", &depths->ready}, {"lease", &depths->running}, {"delay", &depths->delayed},
+        {"held", &depths->held},   {"dead", &depths->dead},     {"tasks", &depths->tasks},
+    };
+    size_t n = sizeof indexes / sizeof *indexes;
+    counting->missing = n * SHARD_COUNT;
+    for (size_t i = 0; i < n * SHARD_COUNT; i++) {
+        struct count *count = mem_must_zalloc(sizeof *count);
+        *count = (struct count){counting, indexes[i % n].sum};
+        char key[QUEUE_KEY_SIZE];
+        queue_shard_key(key, (int)(i / n), indexes[i % n].name);
+        redis_command(queue->redis, count_answered, count, 2, (const char *[]){"ZCARD", key}, NULL);
+    }
+}
+
+/* --- lists of tasks ----------------------------------------------------------------------- */
+
+/* One list, until all shards and then the details of all tasks are there. */
+struct listing {
+    struct queue *queue;
+    queue_list_fn *fn;
+    void *ctx;
+    int64_t limit;
+    bool newest_first;
+    struct queue_task_item *items;
+    char **texts; /* per item: id, title */
+    size_t n_items, cap_items, missing;
+    struct err err;
+};
+
+/* The answer about one task. */
+struct about {
+    struct listing *listing;
+    size_t at;
+};
+
+static void list_end(struct listing *listing)
+{
+    bool failed = listing->err.text[0] != '\0';
+    size_t n = 0;
+    for (size_t i = 0; i < listing->n_items && !failed; i++)
+        if (listing->items[i].state != TASK_STATE_COUNT)
+            listing->items[n++] = listing->items[i];
+    listing->fn(listing->ctx, failed ? NULL : listing->items, n, listing->err.text);
+    for (size_t i = 0; i < listing->n_items; i++) {
+        free(listing->texts[2 * i]);
+        free(listing->texts[2 * i + 1]);
+    }
+    free(listing->texts);
+    free(listing->items);
+    free(listing);
+}
+
+static void list_step(struct listing *listing, const struct redis_value *value)
+{
+    queue_failed(value, &listing->err);
+    if (--listing->missing == 0)
+        list_end(listing);
+}
+
+static void task_answered(void *ctx, const struct redis_value *value)
+{
+    struct about about = *(struct about *)ctx;
+    free(ctx);
+    struct queue_task_item *item = &about.listing->items[about.at];
+    size_t len;
+    const char *state = redis_str(redis_at(value, 0), &len);
+    item->state = task_state_parse(state, len);
+    item->created_ms = redis_int(redis_at(value, 1));
+    item->finished_ms = redis_int(redis_at(value, 2));
+    item->total = redis_int(redis_at(value, 3));
+    item->remaining = redis_int(redis_at(value, 4));
+    list_step(about.listing, value);
+}
+
+static void title_answered(void *ctx, const struct redis_value *value)
+{
+    struct about about = *(struct about *)ctx;
+    free(ctx);
+    size_t len;
+    const char *title = redis_str(value, &len);
+    about.listing->items[about.at].title = about.listing->texts[2 * about.at + 1] =
+        mem_must_strndup(title, len);
+    list_step(about.listing, value);
+}
+
+static struct about *about_new(struct listing *listing, size_t at)
+{
+    struct about *about = mem_must_zalloc(sizeof *about);
+    *about = (struct about){listing, at};
+    listing->missing++;
+    return about;
+}
+
+static void ask_about(struct listing *listing, size_t at)
+{
+    char key[QUEUE_KEY_SIZE];
+    struct redis *redis = listing->queue->redis;
+    queue_task_key(key, listing->items[at].id, "task");
+    const char *argv[] = {"HMGET", key, "state", "created", "finished", "total", "remaining"};
+    redis_command(redis, task_answered, about_new(listing, at), 7, argv, NULL);
+    queue_task_key(key, listing->items[at].id, "in");
+    redis_command(redis, title_answered, about_new(listing, at), 3,
+                  (const char *[]){"HGET", key, ":title"}, NULL);
+}
+
+static int newest_first(const void *a, const void *b)
+{
+    const struct queue_task_item *left = a, *right = b;
+    if (left->created_ms != right->created_ms)
+        return left->created_ms < right->created_ms ? 1 : -1;
+    return strcmp(right->id, left->id);
+}
+
+/* All ids are there: the first `limit` of them are asked about. */
+static void ids_complete(struct listing *listing)
+{
+    if (listing->newest_first && listing->n_items > 0)
+        qsort(listing->items, listing->n_items, sizeof *listing->items, newest_first);
+    size_t n = listing->n_items;
+    listing->texts = mem_must_zalloc((2 * n + 1) * sizeof *listing->texts);
+    for (size_t i = 0; i < n; i++) {
+        listing->texts[2 * i] = (char *)(uintptr_t)listing->items[i].id;
+        listing->items[i].title = "";
+    }
+    size_t wanted = n;
+    if (listing->limit >= 0 && wanted > (size_t)listing->limit)
+        wanted = (size_t)listing->limit;
+    listing->missing = 1;
+    for (size_t i = 0; i < wanted && listing->err.text[0] == '\0'; i++)
+        ask_about(listing, i);
+    if (--listing->missing == 0)
+        list_end(listing);
+}
+
+/* value: id, score, ... */
+static void ids_answered(void *ctx, const struct redis_value *value)
+{
+    struct listing *listing = ctx;
+    queue_failed(value, &listing->err);
+    for (size_t i = 0; i + 1 < redis_len(value); i += 2) {
+        size_t len;
+        const char *id = redis_str(redis_at(value, i), &len);
+        if (len == 0 || len >= TASK_ID_SIZE)
+            continue; /* damaged; fsck tells */
+        if (listing->n_items == listing->cap_items) {
+            listing->cap_items = listing->cap_items > 0 ? listing->cap_items * 2 : 64;
+            listing->items =
+                mem_must_realloc(listing->items, listing->cap_items * sizeof *listing->items);
+        }
+        listing->items[listing->n_items++] = (struct queue_task_item){
+            .id = mem_must_strndup(id, len),
+            .state = TASK_STATE_COUNT,
+            .created_ms = (int64_t)strtod(redis_str(redis_at(value, i + 1), NULL), NULL),
+        };
+    }
+    if (--listing->missing == 0)
+        ids_complete(listing);
+}
+
+static struct listing *listing_new(struct queue *queue, int64_t limit, queue_list_fn *fn, void *ctx)
+{
+    struct listing *listing = mem_must_zalloc(sizeof *listing);
+    *listing = (struct listing){.queue = queue, .fn = fn, .ctx = ctx, .limit = limit};
+    return listing;
+}
+
+void queue_list(struct queue *queue, int64_t limit, queue_list_fn *fn, void *ctx)
+{
+    struct listing *listing = listing_new(queue, limit, fn, ctx);
+    listing->newest_first = true;
+    listing->missing = SHARD_COUNT;
+    char last[24];
+    snprintf(last, sizeof last, "%lld", (long long)(limit > 0 ? limit - 1 : 0));
+    for (int shard = 0; shard < SHARD_COUNT; shard++) {
+        char key[QUEUE_KEY_SIZE];
+        queue_shard_key(key, shard, "tasks");
+        redis_command(queue->redis, ids_answered, listing, 5,
+                      (const char *[]){"ZREVRANGE", key, "0", last, "WITHSCORES"}, NULL);
+    }
+}
+
+void queue_finished(struct queue *queue, int shard, int64_t older_than_ms, int64_t limit,
+                    queue_list_fn *fn, void *ctx)
+{
+    struct listing *listing = listing_new(queue, limit, fn, ctx);
+    listing->missing = 1;
+    char key[QUEUE_KEY_SIZE];
+    queue_shard_key(key, shard, "fin");
+    struct queue_args *args = &queue->args;
+    queue_args_clear(args);
+    queue_args_str(args, key);
+    queue_args_printf(args, "%lld", (long long)older_than_ms);
+    queue_args_str(args, "0");
+    queue_args_printf(args, "%lld", (long long)limit);
+    queue_eval(queue, SCRIPT_due, 1, ids_answered, listing);
+}

@@ -1,0 +1,163 @@
+/* What the files of the queue share: scripts, keys, arguments, and stored lines. */
+#ifndef COMMON_QUEUE_INTERNAL_H
+#define COMMON_QUEUE_INTERNAL_H
+
+#include "common/queue.h"
+#include "schemas/buf.h"
+
+/* --- scripts ------------------------------------------------------------------------------ */
+
+/* X(name, libraries put before it, names of its keys in order). A key `x` is x_key in Lua; see
+ * queue_key() for what it is in Redis. */
+#define QUEUE_SCRIPTS(X)                                                                           \
+    X(submit, LIB_READY | LIB_NODES, "task sub in succ ready tasks ev")                            \
+    X(expand, LIB_READY | LIB_NODES, "task sub in succ ready fin ev log")                          \
+    X(claim, LIB, "sub in res ready lease log")                                                    \
+    X(renew, LIB, "sub lease")                                                                     \
+    X(commit, LIB_READY, "task sub in succ res ready lease fin ev log")                            \
+    X(fail, LIB_READY | LIB_OVER, "task sub in res ready lease delay held dead fin ev log")        \
+    X(promote, LIB_READY, "sub in ready delay ev log")                                             \
+    X(hold, LIB, "sub ready held log")                                                             \
+    X(release, LIB_READY, "sub in ready held ev log")                                              \
+    X(cancel, LIB_OVER, "task sub ready lease delay held fin ev log")                              \
+    X(retry, LIB_READY, "task sub in ready dead fin ev log")                                       \
+    X(forget, LIB, "task sub in succ res log lease dead tasks fin")                                \
+    X(read, LIB_READY, "task sub in res")                                                          \
+    X(note, LIB, "task log")                                                                       \
+    X(check, LIB, "task sub in succ res ready lease delay held dead tasks fin")                    \
+    X(due, 0, "")                                                                                  \
+    X(lead, 0, "")                                                                                 \
+    X(announce, 0, "")                                                                             \
+    X(orchestrators, 0, "")
+
+enum {
+    LIB = 1,
+    LIB_READY = 2 | LIB,
+    LIB_NODES = 4 | LIB,
+    LIB_OVER = 8 | LIB,
+};
+
+enum queue_script {
+#define X(name, libraries, keys) SCRIPT_##name,
+    QUEUE_SCRIPTS(X)
+#undef X
+        SCRIPT_COUNT
+};
+
+/* The script with its libraries; lives as long as the process. */
+struct redis_script *queue_script(enum queue_script script);
+
+/* --- keys --------------------------------------------------------------------------------- */
+
+#define QUEUE_KEY_SIZE 96
+#define QUEUE_LEADER_KEY "orch:{d}:leader"
+#define QUEUE_EXPIRY_KEY "orch:{d}:expiry"   /* ZSET of orchestrators */
+#define QUEUE_DAEMONS_KEY "orch:{d}:daemons" /* HASH of their descriptions */
+
+/* orch:{s<shard>}:<name> */
+void queue_shard_key(char ret[QUEUE_KEY_SIZE], int shard, const char *name);
+/* orch:{s<shard of task>}:<name>:<task> */
+void queue_task_key(char ret[QUEUE_KEY_SIZE], const char *task, const char *name);
+
+/* --- calls -------------------------------------------------------------------------------- */
+
+/* Arguments of a command that is being put together. Data is borrowed until it is sent. */
+struct queue_arg {
+    const char *data; /* NULL: in text, at offset */
+    size_t offset, len;
+};
+struct queue_args {
+    struct queue_arg *items;
+    size_t n, cap;
+    struct buf text;
+};
+void queue_args_clear(struct queue_args *args);
+void queue_args_release(struct queue_args *args);
+void queue_args_bytes(struct queue_args *args, const char *data, size_t len);
+void queue_args_str(struct queue_args *args, const char *text);
+void queue_args_printf(struct queue_args *args, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* A name that becomes a word of a stored line: blanks and control characters are replaced, and the
+ * empty name is "-". */
+void queue_args_word(struct queue_args *args, const char *text);
+
+struct queue {
+    uv_loop_t *loop;
+    struct redis *redis;
+    struct redis_options options; /* for further connections */
+    struct queue_args args;       /* of the call that is being made */
+    struct queue_follow *follow;  /* NULL: queue_follow() was not called */
+};
+
+/* Starts the arguments of a script of that task: its keys' turn comes in queue_run(). */
+struct queue_args *queue_begin(struct queue *queue, const char *task);
+/* Sends the script; task is the one of queue_begin(). */
+void queue_run(struct queue *queue, enum queue_script script, const char *task, redis_reply_fn *fn,
+               void *ctx);
+/* The same for a script whose answer is a status. */
+void queue_run_plain(struct queue *queue, enum queue_script script, const char *task, queue_fn *fn,
+                     void *ctx);
+/* Sends queue->args, n_keys keys first, to a script that names no keys. */
+void queue_eval(struct queue *queue, enum queue_script script, int n_keys, redis_reply_fn *fn,
+                void *ctx);
+/* Sends queue->args as a plain command on that client. */
+void queue_send(struct redis *redis, struct queue_args *args, redis_reply_fn *fn, void *ctx);
+
+/* The status in an answer: a string, or the first element of an array. err is set with REFUSED and
+ * ERROR, else "". */
+enum queue_status queue_status_of(const struct redis_value *value, struct err *err);
+/* Whether the answer is an error; then err says which. */
+bool queue_failed(const struct redis_value *value, struct err *err);
+
+void queue_follow_close(struct queue_follow **follow);
+
+/* --- stored lines ------------------------------------------------------------------------- */
+
+/* Text inside someone else's buffer. */
+struct queue_word {
+    const char *text;
+    size_t len;
+};
+
+/* The words of a subtask's line in their order, which common/scripts/lib.lua names too. */
+#define QUEUE_LINE_WORDS 15
+struct queue_line {
+    enum sub_state state;
+    int64_t attempts, left, indegree;
+    int64_t ready_us, queue_us;
+    struct queue_word token, owner, arm, error_class; /* len 0: none */
+    int64_t max, priority, n_deps, expands, order;
+};
+/* False when the line is damaged. */
+bool queue_line_parse(struct queue_line *ret, const char *text, size_t len);
+
+/* Splits at single spaces into exactly n words, none empty. "-" becomes a word of length 0 where
+ * dash_is_empty. */
+bool queue_split(const char *text, size_t len, struct queue_word *words, size_t n);
+bool queue_word_int(const struct queue_word *word, int64_t *ret);
+bool queue_word_is(const struct queue_word *word, const char *text);
+/* Copies a word into ret, "-" as "". False when it does not fit. */
+bool queue_word_copy(char *ret, size_t size, const struct queue_word *word);
+
+/* Value of a field in a flat array of fields and values; NIL when it is not there. */
+const struct redis_value *queue_field(const struct redis_value *flat, const char *name);
+
+/* Storage of a decoded outbox entry. */
+struct queue_entry {
+    struct queue_event event; /* points into this and the reply */
+    bool submitted_first;     /* a SUBMITTED event comes before it */
+    bool task_after;          /* a TASK event comes after it */
+    char id[48], task[64], sub[80], error_class[64];
+    char text[2048];
+};
+/* False when the entry is damaged. value: [id, [field, value, ...]]. */
+bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_value *value);
+
+struct queue_log_line {
+    struct queue_log_entry entry;
+    bool task_after; /* "task-done" comes after it */
+    char id[48], what[32], sub[80], worker[256], arm[256], error_class[64];
+};
+bool queue_log_parse(struct queue_log_line *ret, const struct redis_value *value);
+
+#endif

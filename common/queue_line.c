@@ -1,0 +1,216 @@
+/* Reads what the scripts store: subtasks' lines, outbox entries, log entries. All of it is checked,
+ * for it may be damaged. */
+#include "common/queue_internal.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+bool queue_split(const char *text, size_t len, struct queue_word *words, size_t n)
+{
+    const char *at = text, *end = text + len;
+    for (size_t i = 0; i < n; i++) {
+        const char *space = memchr(at, ' ', (size_t)(end - at));
+        if ((space == NULL) != (i + 1 == n))
+            return false;
+        const char *stop = space != NULL ? space : end;
+        words[i] = (struct queue_word){at, (size_t)(stop - at)};
+        if (words[i].len == 0)
+            return false;
+        at = stop + 1;
+    }
+    return true;
+}
+
+bool queue_word_is(const struct queue_word *word, const char *text)
+{
+    return strlen(text) == word->len && memcmp(word->text, text, word->len) == 0;
+}
+
+bool queue_word_int(const struct queue_word *word, int64_t *ret)
+{
+    char digits[24];
+    if (word->len == 0 || word->len >= sizeof digits)
+        return false;
+    memcpy(digits, word->text, word->len);
+    digits[word->len] = '\0';
+    char *end;
+    errno = 0;
+    long long number = strtoll(digits, &end, 10);
+    if (errno != 0 || *end != '\0' || (digits[0] != '-' && (digits[0] < '0' || digits[0] > '9')))
+        return false;
+    *ret = number;
+    return true;
+}
+
+bool queue_word_copy(char *ret, size_t size, const struct queue_word *word)
+{
+    size_t len = queue_word_is(word, "-") ? 0 : word->len;
+    if (len >= size || memchr(word->text, '\0', word->len) != NULL)
+        return false;
+    memcpy(ret, word->text, len);
+    ret[len] = '\0';
+    return true;
+}
+
+static void dash_to_empty(struct queue_word *word)
+{
+    if (queue_word_is(word, "-"))
+        word->len = 0;
+}
+
+bool queue_line_parse(struct queue_line *ret, const char *text, size_t len)
+{
+    struct queue_word words[QUEUE_LINE_WORDS];
+    struct queue_line line = {0};
+    if (memchr(text, '\0', len) != NULL || !queue_split(text, len, words, QUEUE_LINE_WORDS))
+        return false;
+    line.state = sub_state_parse(words[0].text, words[0].len);
+    int64_t *numbers[QUEUE_LINE_WORDS] = {
+        [1] = &line.attempts, [2] = &line.left,   [3] = &line.indegree,  [4] = &line.ready_us,
+        [5] = &line.queue_us, [10] = &line.max,   [11] = &line.priority, [12] = &line.n_deps,
+        [13] = &line.expands, [14] = &line.order,
+    };
+    for (size_t i = 0; i < QUEUE_LINE_WORDS; i++)
+        if (numbers[i] != NULL && !queue_word_int(&words[i], numbers[i]))
+            return false;
+    struct queue_word *texts[] = {&line.token, &line.owner, &line.arm, &line.error_class};
+    for (size_t i = 0; i < 4; i++) {
+        *texts[i] = words[6 + i];
+        dash_to_empty(texts[i]);
+    }
+    if (line.state == SUB_STATE_COUNT || line.expands < 0 || line.expands > 2)
+        return false;
+    *ret = line;
+    return true;
+}
+
+const struct redis_value *queue_field(const struct redis_value *flat, const char *name)
+{
+    size_t n = redis_len(flat), name_len = strlen(name), len;
+    for (size_t i = 0; i + 1 < n; i += 2) {
+        const char *field = redis_str(redis_at(flat, i), &len);
+        if (len == name_len && memcmp(field, name, len) == 0)
+            return redis_at(flat, i + 1);
+    }
+    return redis_at(flat, n); /* NIL */
+}
+
+/* The id and the fields of a stream entry; false when it has not that shape. */
+static bool stream_entry(const struct redis_value *value, char *id, size_t id_size,
+                         const struct redis_value **ret_fields)
+{
+    size_t len;
+    const char *text = redis_str(redis_at(value, 0), &len);
+    if (len == 0 || len >= id_size || strspn(text, "0123456789-") != len)
+        return false;
+    memcpy(id, text, len + 1);
+    *ret_fields = redis_at(value, 1);
+    return redis_type(*ret_fields) == REDIS_ARRAY;
+}
+
+/* X(word in the entry, kind) */
+static const struct {
+    const char *word;
+    enum queue_event_kind kind;
+} event_kinds[] = {
+    {"READY", QUEUE_EVENT_READY}, {"DONE", QUEUE_EVENT_DONE}, {"FAIL", QUEUE_EVENT_FAIL},
+    {"DEAD", QUEUE_EVENT_DEAD},   {"TASK", QUEUE_EVENT_TASK},
+};
+
+static bool event_kind(const struct queue_word *word, enum queue_event_kind *ret)
+{
+    for (size_t i = 0; i < sizeof event_kinds / sizeof *event_kinds; i++)
+        if (queue_word_is(word, event_kinds[i].word)) {
+            *ret = event_kinds[i].kind;
+            return true;
+        }
+    return false;
+}
+
+static bool event_state(struct queue_entry *entry, const struct queue_word *word)
+{
+    struct queue_event *event = &entry->event;
+    event->state = TASK_STATE_COUNT;
+    if (queue_word_is(word, "-"))
+        return event->kind != QUEUE_EVENT_TASK;
+    if (event->kind == QUEUE_EVENT_READY) {
+        entry->submitted_first = true;
+        event->state = TASK_RUNNING;
+        return queue_word_is(word, "SUBMITTED");
+    }
+    entry->task_after = event->kind != QUEUE_EVENT_TASK;
+    event->state = task_state_parse(word->text, word->len);
+    return event->state != TASK_STATE_COUNT;
+}
+
+/* Entry: e = "KIND task sub attempt priority expands class state", b = meta or timing, x = arms to
+ * avoid, or the reason. */
+bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_value *value)
+{
+    const struct redis_value *fields;
+    struct queue_word words[8];
+    struct queue_event *event = &ret->event;
+    size_t len;
+    *event =
+        (struct queue_event){.shard = shard, .id = ret->id, .task = ret->task, .sub = ret->sub};
+    ret->submitted_first = ret->task_after = false;
+    if (!stream_entry(value, ret->id, sizeof ret->id, &fields))
+        return false;
+    const char *text = redis_str(queue_field(fields, "e"), &len);
+    int64_t expands;
+    if (!queue_split(text, len, words, 8) || !event_kind(&words[0], &event->kind) ||
+        !queue_word_copy(ret->task, sizeof ret->task, &words[1]) || ret->task[0] == '\0' ||
+        !queue_word_copy(ret->sub, sizeof ret->sub, &words[2]) ||
+        !queue_word_int(&words[3], &event->attempt) ||
+        !queue_word_int(&words[4], &event->priority) || !queue_word_int(&words[5], &expands) ||
+        !queue_word_copy(ret->error_class, sizeof ret->error_class, &words[6]) ||
+        !event_state(ret, &words[7]))
+        return false;
+    if ((ret->sub[0] == '\0') != (event->kind == QUEUE_EVENT_TASK))
+        return false;
+    const char *extra = redis_str(queue_field(fields, "x"), &len);
+    snprintf(ret->text, sizeof ret->text, "%s", extra);
+    event->expands = expands == 1;
+    event->error_class = ret->error_class;
+    event->avoid = event->kind == QUEUE_EVENT_READY ? ret->text : "";
+    event->reason = event->kind == QUEUE_EVENT_READY ? "" : ret->text;
+    struct bytes blob;
+    blob.data = redis_str(queue_field(fields, "b"), &blob.len);
+    event->meta = event->timing = (struct bytes){"", 0};
+    if (event->kind == QUEUE_EVENT_READY)
+        event->meta = blob;
+    else
+        event->timing = blob;
+    return true;
+}
+
+/* Entry: e = "what sub attempt worker arm class state", x = text. */
+bool queue_log_parse(struct queue_log_line *ret, const struct redis_value *value)
+{
+    const struct redis_value *fields;
+    struct queue_word words[7];
+    size_t len;
+    struct queue_log_entry *entry = &ret->entry;
+    if (!stream_entry(value, ret->id, sizeof ret->id, &fields))
+        return false;
+    const char *text = redis_str(queue_field(fields, "e"), &len);
+    if (!queue_split(text, len, words, 7) ||
+        !queue_word_copy(ret->what, sizeof ret->what, &words[0]) ||
+        !queue_word_copy(ret->sub, sizeof ret->sub, &words[1]) ||
+        !queue_word_int(&words[2], &entry->attempt) ||
+        !queue_word_copy(ret->worker, sizeof ret->worker, &words[3]) ||
+        !queue_word_copy(ret->arm, sizeof ret->arm, &words[4]) ||
+        !queue_word_copy(ret->error_class, sizeof ret->error_class, &words[5]))
+        return false;
+    ret->task_after = queue_word_is(&words[6], "DONE");
+    entry->id = ret->id;
+    entry->what = ret->what;
+    entry->sub = ret->sub;
+    entry->worker = ret->worker;
+    entry->arm = ret->arm;
+    entry->error_class = ret->error_class;
+    entry->text = redis_str(queue_field(fields, "x"), NULL);
+    return true;
+}
