@@ -108,7 +108,7 @@ static void print_result(const json_t *task, const struct client_delivery *deliv
 {
     json_t *result = json_get(task, "result");
     if (delivery->json) {
-        char *text = task_json_dump(task, true);
+        char *text = task_json_dump(task, !delivery->lines);
         puts(text);
         free(text);
     } else if (json_is_string(result)) {

@@ -53,6 +53,16 @@ static size_t decode(const unsigned char *at, size_t len, uint32_t *ret)
     return n;
 }
 
+size_t render_utf8_valid(const char *text, size_t len)
+{
+    size_t i = 0;
+    for (size_t n = 1; i < len && n > 0; i += n) {
+        uint32_t c;
+        n = decode((const unsigned char *)text + i, len - i, &c);
+    }
+    return i;
+}
+
 /* Controls, and the invisible marks that reorder or hide what a person reads. */
 static bool harmful(uint32_t c)
 {

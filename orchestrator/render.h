@@ -23,6 +23,8 @@ struct render_terminal render_terminal(int fd);
  * that turn the direction of writing become U+FFFD, as do bytes that are no UTF-8. Lines and tabs
  * stay; with one_line they become spaces. */
 void render_safe(struct buf *out, const char *text, size_t len, bool one_line);
+/* How many bytes from the start are valid UTF-8; len when all are. */
+size_t render_utf8_valid(const char *text, size_t len);
 /* Columns that harmless one-line text takes on a terminal. */
 int render_width(const char *text, size_t len);
 /* Appends one line of text made harmless and cut to at most `columns` columns, the last of them

@@ -1,0 +1,366 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "orchestrator/client.h"
+#include "orchestrator/client_input.h"
+#include "orchestrator/client_result.h"
+#include "orchestrator/plan.h"
+#include "orchestrator/progress_watch.h"
+#include "orchestrator/render.h"
+#include "orchestrator/sha256.h"
+#include "orchestrator/task_json.h"
+
+#define TITLE_COLUMNS 80
+#define PRIORITY_MOST 1000000
+
+static const struct command_option options[] = {
+    {"file", 'f', "FILE", "attach the contents of FILE to the task", true},
+    {"plan", 'p', "FILE", "run this plan (YAML or JSON) instead of asking a planner", false},
+    {"no-plan", 0, NULL, "run the text as one subtask", false},
+    {"role", 'r', "ROLE", "role of that subtask, and of those a planner gives none", false},
+    {"model", 'm', "MODEL", "model of that subtask, by its name in the configuration", false},
+    {"no-synthesis", 0, NULL, "the result is what the last subtasks returned", false},
+    {"out", 'o', "DIR", "write the files of the answers below DIR", false},
+    {"force", 0, NULL, "replace files that exist below DIR", false},
+    {"detach", 'd', NULL, "print the task's id and leave", false},
+    {"timeout", 't', "S", "wait at most S seconds; the task goes on", false},
+    {"priority", 0, "N", "higher numbers run first; 0 is usual", false},
+    {"id", 0, "ID", "the task's id: the same id and content again is the same task", false},
+    {"json", 0, NULL, "print one JSON object", false},
+    {"quiet", 'q', NULL, "no progress", false},
+    {0},
+};
+
+/* What is to be submitted. */
+struct submission {
+    char id[TASK_ID_SIZE];
+    struct buf text; /* with the attached files */
+    struct buf plan; /* --plan: the file */
+    struct buf title;
+    char *info;
+    char digest[SHA256_HEX_SIZE];
+    int64_t priority;
+    int64_t until_ms; /* monotonic; 0: no limit */
+    struct plan_nodes nodes;
+};
+
+static void submission_release(struct submission *submission)
+{
+    buf_release(&submission->text);
+    buf_release(&submission->plan);
+    buf_release(&submission->title);
+    free(submission->info);
+    plan_nodes_release(&submission->nodes);
+}
+
+/* --- reading what was given ------------------------------------------------------------------- */
+
+static int read_text(const struct invocation *invocation, struct submission *submission,
+                     struct err *err)
+{
+    const char *const *args, *const *files;
+    size_t n_args = invocation_args(invocation, &args);
+    bool planned = invocation_has(invocation, "plan");
+    bool from_stdin = n_args > 0 ? strcmp(args[0], "-") == 0 : !planned && !isatty(STDIN_FILENO);
+    int rc = 0;
+    if (from_stdin)
+        rc = client_input_read(&submission->text, "-", err);
+    else if (n_args > 0)
+        buf_add_str(&submission->text, args[0]);
+    if (rc == 0 && submission->text.len > CLIENT_INPUT_MOST)
+        rc = err_set(err, -1, "the task has more than %zu MiB: give less, or split it",
+                     CLIENT_INPUT_MOST / (1024 * 1024));
+    if (rc == 0)
+        rc = client_input_check(&submission->text, from_stdin ? "standard input" : "the text", err);
+    size_t n_files = invocation_values(invocation, "file", &files);
+    for (size_t i = 0; rc == 0 && i < n_files; i++)
+        rc = client_input_attach(&submission->text, files[i], err);
+    return rc;
+}
+
+static bool only_space(const struct buf *text)
+{
+    return text->len == 0 || strspn(text->data, " \t\r\n") == text->len;
+}
+
+/* The first line that says something. */
+static void make_title(struct submission *submission, const char *text)
+{
+    text += strspn(text, " \t\r\n#");
+    render_cut(&submission->title, text, strcspn(text, "\r\n"), TITLE_COLUMNS);
+    if (submission->title.len == 0)
+        buf_add_str(&submission->title, "task");
+}
+
+static int check_options(const struct invocation *invocation)
+{
+    static const char *const pairs[][2] = {
+        {"plan", "no-plan"}, {"plan", "role"},      {"plan", "model"},
+        {"detach", "out"},   {"detach", "timeout"}, {"plan", "file"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
+        if (invocation_has(invocation, pairs[i][0]) && invocation_has(invocation, pairs[i][1]))
+            return command_fail(invocation, EXIT_USAGE, "--%s and --%s exclude each other",
+                                pairs[i][0], pairs[i][1]);
+    }
+    const char *id = invocation_value(invocation, "id"), *out = invocation_value(invocation, "out");
+    if (id != NULL && !task_id_valid(id))
+        return command_fail(invocation, EXIT_USAGE,
+                            "--id %.40s: an id is \"t\" and 16 of 0-9 a-z without i l o u", id);
+    /* Better now than after the money is spent. */
+    struct stat st;
+    if (out != NULL && (*out == '\0' || (stat(out, &st) == 0 && !S_ISDIR(st.st_mode))))
+        return command_fail(invocation, EXIT_USAGE, "--out %s: that is no directory", out);
+    return EXIT_DONE;
+}
+
+static int check_names(const struct invocation *invocation, const struct config *config)
+{
+    const char *role = invocation_value(invocation, "role");
+    const char *model = invocation_value(invocation, "model");
+    if (role != NULL && config_role(config, role) == NULL)
+        return command_fail(invocation, EXIT_USAGE, "there is no role \"%s\" in %s", role,
+                            config->path);
+    if (model != NULL && config_model(config, model) == NULL)
+        return command_fail(invocation, EXIT_USAGE,
+                            "there is no model \"%s\" in %s; `orchestrator models` lists them",
+                            model, config->path);
+    return EXIT_DONE;
+}
+
+/* --- making the task ----------------------------------------------------------------------------
+ */
+
+static int nodes_of_plan(const struct invocation *invocation, const struct config *config,
+                         struct submission *submission, struct err *err)
+{
+    const char *file = invocation_value(invocation, "plan");
+    struct plan *plan = NULL;
+    int rc = client_input_read(&submission->plan, file, err);
+    if (rc == 0)
+        rc = client_input_check(&submission->plan, file, err);
+    if (rc == 0)
+        rc = plan_parse_file(&plan, config, strcmp(file, "-") == 0 ? "standard input" : file,
+                             submission->plan.data != NULL ? submission->plan.data : "",
+                             submission->plan.len, err);
+    if (rc != 0)
+        return rc;
+    if (invocation_has(invocation, "no-synthesis"))
+        plan->synthesize = false;
+    if (only_space(&submission->text) && *plan->title != '\0')
+        buf_add_str(&submission->text, plan->title);
+    make_title(submission, *plan->title != '\0' || submission->text.len == 0
+                               ? plan->title
+                               : submission->text.data);
+    rc = plan_to_nodes(&submission->nodes, plan, config,
+                       submission->text.data != NULL ? submission->text.data : "", err);
+    plan_free(&plan);
+    return rc;
+}
+
+static int nodes_of_text(const struct invocation *invocation, const struct config *config,
+                         struct submission *submission, struct err *err)
+{
+    if (only_space(&submission->text))
+        return err_set(err, -1,
+                       "the task is empty: give a text, \"-\" to read it from standard "
+                       "input, -f FILE or --plan FILE");
+    const char *text = submission->text.data;
+    make_title(submission, text);
+    if (!invocation_has(invocation, "no-plan"))
+        return plan_to_planner_nodes(&submission->nodes, config, text, NULL, NULL, err);
+    struct plan *plan;
+    int rc = plan_single(&plan, config, text, invocation_value(invocation, "role"),
+                         invocation_value(invocation, "model"), err);
+    if (rc == 0)
+        rc = plan_to_nodes(&submission->nodes, plan, config, text, err);
+    if (rc == 0)
+        plan_free(&plan);
+    return rc;
+}
+
+static void make_info(const struct invocation *invocation, const struct config *config,
+                      struct submission *submission)
+{
+    const char *role = invocation_value(invocation, "role");
+    const char *model = invocation_value(invocation, "model");
+    bool planned = !invocation_has(invocation, "plan") && !invocation_has(invocation, "no-plan");
+    const struct buf *text = &submission->text;
+    json_t *info = json_object();
+    json_object_set_new(info, PLAN_INFO_TEXT, task_json_text(text->data, text->len));
+    json_object_set_new(info, PLAN_INFO_PLANNED, json_boolean(planned));
+    json_object_set_new(info, PLAN_INFO_ROLE, json_string(role != NULL ? role : ""));
+    json_object_set_new(info, PLAN_INFO_MODEL, json_string(model != NULL ? model : ""));
+    json_object_set_new(info, PLAN_INFO_SYNTHESIZE,
+                        json_boolean(!invocation_has(invocation, "no-synthesis")));
+    json_object_set_new(info, "priority", json_integer(submission->priority));
+    json_object_set_new(info, "simulated", json_boolean(config->simulated));
+    submission->info = json_dumps(info, JSON_COMPACT | JSON_SORT_KEYS);
+    if (submission->info == NULL)
+        abort();
+    json_decref(info);
+    /* The same text, options and plan are the same task. */
+    struct sha256 sha;
+    sha256_init(&sha);
+    sha256_add(&sha, submission->info, strlen(submission->info) + 1);
+    sha256_add(&sha, submission->plan.data, submission->plan.len);
+    sha256_hex(&sha, submission->digest);
+}
+
+static int make_task(const struct invocation *invocation, const struct config *config,
+                     struct submission *submission)
+{
+    struct err err = {0};
+    const char *id = invocation_value(invocation, "id");
+    int code = check_names(invocation, config);
+    if (code != EXIT_DONE)
+        return code;
+    int rc = read_text(invocation, submission, &err);
+    if (rc == 0)
+        rc = invocation_has(invocation, "plan")
+                 ? nodes_of_plan(invocation, config, submission, &err)
+                 : nodes_of_text(invocation, config, submission, &err);
+    if (rc != 0)
+        return command_fail(invocation, EXIT_USAGE, "%s", err.text);
+    for (size_t i = 0; i < submission->nodes.n_nodes; i++)
+        submission->nodes.nodes[i].priority = submission->priority;
+    make_info(invocation, config, submission);
+    if (id != NULL)
+        snprintf(submission->id, sizeof submission->id, "%s", id);
+    else
+        task_id_make(submission->id);
+    return EXIT_DONE;
+}
+
+/* --- submitting ---------------------------------------------------------------------------------
+ */
+
+static int send_task(struct client *client, const struct invocation *invocation,
+                     const struct submission *submission)
+{
+    const struct queue_task task = {
+        .id = submission->id,
+        .digest = submission->digest,
+        .title = submission->title.data,
+        .info = {submission->info, strlen(submission->info)},
+        .nodes = submission->nodes.nodes,
+        .n_nodes = submission->nodes.n_nodes,
+    };
+    struct client_answer answer = {0};
+    queue_submit(client->queue, &task, client_answered, &answer);
+    int code = client_wait(client, invocation, &answer.done);
+    if (code != EXIT_DONE) {
+        fprintf(stderr, "repeat it with --id %s: what was stored already is not stored twice\n",
+                submission->id);
+        return code;
+    }
+    if (answer.status == QUEUE_CONFLICT)
+        return command_fail(invocation, EXIT_USAGE,
+                            "task %s exists with another content: choose another --id",
+                            submission->id);
+    if (answer.status == QUEUE_DUP && !invocation_has(invocation, "quiet"))
+        fprintf(stderr, "task %s was submitted before: going on with it\n", submission->id);
+    return client_explain(client, invocation, submission->id, &answer);
+}
+
+static int print_id(const struct client *client, const struct invocation *invocation,
+                    const char *id)
+{
+    if (!invocation_has(invocation, "json")) {
+        puts(id);
+        return EXIT_DONE;
+    }
+    printf("{\"task_id\": \"%s\", \"state\": \"%s\", \"simulated\": %s}\n", id,
+           task_state_name(TASK_RUNNING), client->config->simulated ? "true" : "false");
+    return EXIT_DONE;
+}
+
+static int follow(struct client *client, const struct invocation *invocation,
+                  const struct submission *submission)
+{
+    const struct watch_options watch = {.quiet = invocation_has(invocation, "quiet"),
+                                        .cancels = true,
+                                        .until_ms = submission->until_ms};
+    const struct client_delivery delivery = {
+        .out = invocation_value(invocation, "out"),
+        .force = invocation_has(invocation, "force"),
+        .json = invocation_has(invocation, "json"),
+        .quiet = watch.quiet,
+        .timing = true,
+        .simulated = client->config->simulated,
+    };
+    json_t *task;
+    int code = watch_task(client, invocation, submission->id, &watch, &task);
+    if (code != EXIT_DONE)
+        return code;
+    code = client_deliver(invocation, task, &delivery);
+    json_decref(task);
+    return code;
+}
+
+static int submit(struct client *client, const struct invocation *invocation,
+                  struct submission *submission)
+{
+    /* Before the stack is started: a wrong plan needs none. */
+    int code = make_task(invocation, client->config, submission);
+    if (code == EXIT_DONE)
+        code = client_connect(client, invocation, true);
+    if (code != EXIT_DONE)
+        return code;
+    if (client->config->simulated)
+        client_announce_simulator();
+    code = send_task(client, invocation, submission);
+    if (code != EXIT_DONE)
+        return code;
+    if (invocation_has(invocation, "detach"))
+        return print_id(client, invocation, submission->id);
+    if (!invocation_has(invocation, "quiet"))
+        fprintf(stderr, "task %s\n", submission->id);
+    return follow(client, invocation, submission);
+}
+
+static int exec(struct invocation *invocation)
+{
+    struct submission submission = {0};
+    struct client client;
+    int64_t timeout_ms = 0;
+    int code = check_options(invocation);
+    if (code != EXIT_DONE)
+        return code;
+    int limited = invocation_seconds(invocation, "timeout", &timeout_ms);
+    if (limited < 0 || invocation_int(invocation, "priority", -PRIORITY_MOST, PRIORITY_MOST,
+                                      &submission.priority) < 0)
+        return EXIT_USAGE;
+    submission.until_ms = limited > 0 ? clock_ms() + timeout_ms : 0;
+    code = client_open(&client, invocation);
+    if (code == EXIT_DONE) {
+        code = submit(&client, invocation, &submission);
+        client_close(&client);
+    }
+    submission_release(&submission);
+    return code;
+}
+
+const struct command command_submit = {
+    .name = "submit",
+    .args = "[TEXT]",
+    .summary = "give a task, follow it, print its result",
+    .details =
+        "TEXT, or what standard input has when TEXT is \"-\" or missing, is planned into "
+        "subtasks,\n"
+        "run, and put together. The result goes to standard output, all else to standard error.\n"
+        "The local stack is started when none runs.\n\n"
+        "Ctrl-C cancels the task; a second one leaves at once. SIGTERM leaves and lets the task go "
+        "on.\nFiles in the answers are written only with --out; with --force also over existing "
+        "ones.\n\nexamples:\n"
+        "  orchestrator submit \"write a word counter in C, with tests\" --out wc\n"
+        "  orchestrator submit -f main.c \"find the bugs\" --no-plan --role reviewer\n"
+        "  orchestrator submit --plan plan.yaml --json > task.json\n",
+    .options = options,
+    .max_args = 1,
+    .exec = exec,
+};
