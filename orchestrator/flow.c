@@ -1,11 +1,8 @@
 #include "orchestrator/flow.h"
 
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "orchestrator/flow_state.h"
-#include "orchestrator/plan.h"
 #include "schemas/mem.h"
 
 const struct flow_options flow_defaults = {
@@ -121,9 +118,9 @@ static void on_submitted(struct flow *flow, struct shard *shard, const struct qu
     publish(flow, event, "submitted");
 }
 
-/* A task that runs again may have a plan that its cancellation kept from being expanded. */
 static void on_task(struct flow *flow, struct shard *shard, const struct queue_event *event)
 {
+    (void)shard;
     static const char *const whats[TASK_STATE_COUNT] = {
         [TASK_LOADING] = "submitted", [TASK_RUNNING] = "retried",     [TASK_DONE] = "done",
         [TASK_FAILED] = "failed",     [TASK_CANCELLED] = "cancelled",
@@ -134,10 +131,6 @@ static void on_task(struct flow *flow, struct shard *shard, const struct queue_e
         flow_act(flow, FLOW_CANCEL)->task = event->task;
     if (event->state == TASK_CANCELLED || event->state == TASK_FAILED)
         flow_entries_drop_task(flow, event->shard, event->task);
-    if (event->state == TASK_RUNNING) {
-        flow_expand_start(flow, shard, event->task, PLAN_NODE, shard->last);
-        flow_expand_start(flow, shard, event->task, PLAN_REPAIR_NODE, shard->last);
-    }
 }
 
 static void on_queue(struct flow *flow, const struct flow_event *event)
@@ -151,8 +144,8 @@ static void on_queue(struct flow *flow, const struct flow_event *event)
     const struct queue_event *queue = event->queue;
     struct shard *shard = &flow->shards[queue->shard];
     struct stream_id id = flow_stream_id(queue->id);
-    if (flow_stream_cmp(id, shard->last) <= 0)
-        return; /* the connection was lost and this came again */
+    if (flow_stream_cmp(id, shard->last) < 0)
+        return; /* the connection was lost and this came again; one entry can be two events */
     shard->active_ms = flow->now_ms;
     if (queue->kind < QUEUE_EVENT_KIND_COUNT && handlers[queue->kind] != NULL)
         handlers[queue->kind](flow, shard, queue);

@@ -1,0 +1,467 @@
+#include "orchestrator/store.h"
+
+#include <errno.h>
+#include <sqlite3.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "schemas/mem.h"
+
+/* The version is PRAGMA user_version. To change a table: raise it, and add the statements that lead
+ * from the version before to the end of `migrations`. New fields of the message `timing` need
+ * nothing: their columns are added when the store is opened. */
+#define STORE_VERSION 1
+#define BUSY_MS 5000
+
+#define COLUMN_STR "TEXT NOT NULL DEFAULT ''"
+#define COLUMN_I64 "INTEGER NOT NULL DEFAULT 0"
+#define COLUMN_F64 "REAL NOT NULL DEFAULT 0"
+#define COLUMN_BOOL "INTEGER NOT NULL DEFAULT 0"
+
+/* {"task", "TEXT ..."}, {"sub", ...}, ...: the columns of `attempts` are the fields of `timing`. */
+static const struct {
+    const char *name, *type;
+} columns[] = {
+#define F(kind, name, limit, text) {#name, COLUMN_##kind},
+    TIMING_FIELDS(F)
+#undef F
+};
+#define N_COLUMNS (sizeof columns / sizeof *columns)
+
+static const char *const migrations[STORE_VERSION] = {
+    "CREATE TABLE attempts (task TEXT NOT NULL, sub TEXT NOT NULL, attempt INTEGER NOT NULL,"
+    " UNIQUE (task, sub, attempt));"
+    "CREATE TABLE decisions (task TEXT NOT NULL, sub TEXT NOT NULL, attempt INTEGER NOT NULL,"
+    " time_ms INTEGER NOT NULL, candidates TEXT NOT NULL, PRIMARY KEY (task, sub, attempt))"
+    " WITHOUT ROWID;"
+    "CREATE TABLE archive (task TEXT PRIMARY KEY, state TEXT NOT NULL, title TEXT NOT NULL,"
+    " created_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL, json TEXT NOT NULL);"
+    "CREATE INDEX archive_created ON archive (created_ms);",
+};
+
+struct store {
+    sqlite3 *db;
+    char *path;
+    sqlite3_stmt *add_attempt, *add_decision, *add_task;
+};
+
+/* --- errors --------------------------------------------------------------------------------- */
+
+static int fail(const struct store *store, int code, struct err *err)
+{
+    static const struct {
+        int code, rc;
+        const char *advice;
+    } table[] = {
+        {SQLITE_BUSY, -EBUSY, "another process holds it locked"},
+        {SQLITE_LOCKED, -EBUSY, "another process holds it locked"},
+        {SQLITE_FULL, -ENOSPC, "the disk is full: make room"},
+        {SQLITE_CORRUPT, -EBADMSG, "it is damaged: move the file away, or restore a copy"},
+        {SQLITE_NOTADB, -EBADMSG, "it is no SQLite file: move it away"},
+        {SQLITE_CANTOPEN, -EACCES, "check its directory and permissions"},
+        {SQLITE_READONLY, -EACCES, "it cannot be written: check its permissions"},
+        {SQLITE_NOMEM, -ENOMEM, "memory is out"},
+    };
+    const char *text = store->db != NULL ? sqlite3_errmsg(store->db) : sqlite3_errstr(code);
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        if (table[i].code == (code & 0xff))
+            return err_set(err, table[i].rc, "profile store %s: %s (%s)", store->path, text,
+                           table[i].advice);
+    return err_set(err, -EIO, "profile store %s: %s", store->path, text);
+}
+
+static int run(const struct store *store, const char *sql, struct err *err)
+{
+    int code = sqlite3_exec(store->db, sql, NULL, NULL, NULL);
+    return code == SQLITE_OK ? 0 : fail(store, code, err);
+}
+
+static int prepare(const struct store *store, sqlite3_stmt **ret, const char *sql, struct err *err)
+{
+    int code = sqlite3_prepare_v2(store->db, sql, -1, ret, NULL);
+    return code == SQLITE_OK ? 0 : fail(store, code, err);
+}
+
+/* --- opening -------------------------------------------------------------------------------- */
+
+void store_close(struct store **ret)
+{
+    struct store *store = *ret;
+    *ret = NULL;
+    if (store == NULL)
+        return;
+    sqlite3_finalize(store->add_attempt);
+    sqlite3_finalize(store->add_decision);
+    sqlite3_finalize(store->add_task);
+    sqlite3_close(store->db);
+    free(store->path);
+    free(store);
+}
+
+static int open_file(struct store **ret, const char *path, int flags, struct err *err)
+{
+    struct store *store = mem_must_zalloc(sizeof *store);
+    store->path = mem_must_strdup(path);
+    int code = sqlite3_open_v2(path, &store->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
+    if (code != SQLITE_OK) {
+        int rc = fail(store, code, err);
+        store_close(&store);
+        return rc;
+    }
+    sqlite3_busy_timeout(store->db, BUSY_MS);
+    *ret = store;
+    return 0;
+}
+
+static int read_version(const struct store *store, int *ret, struct err *err)
+{
+    sqlite3_stmt *statement = NULL;
+    int rc = prepare(store, &statement, "PRAGMA user_version", err);
+    if (rc == 0) {
+        int code = sqlite3_step(statement);
+        rc = code == SQLITE_ROW ? 0 : fail(store, code, err);
+        *ret = sqlite3_column_int(statement, 0);
+    }
+    sqlite3_finalize(statement);
+    return rc;
+}
+
+static int check_version(const struct store *store, int *ret, struct err *err)
+{
+    int rc = read_version(store, ret, err);
+    if (rc == 0 && *ret > STORE_VERSION)
+        return err_set(err, -EBADMSG,
+                       "profile store %s is of version %d, which is newer than this program's %d: "
+                       "use the newer program, or another file",
+                       store->path, *ret, STORE_VERSION);
+    return rc;
+}
+
+/* Several processes may open a new store at once: the version is read again within the lock. */
+static int migrate(const struct store *store, struct err *err)
+{
+    int version;
+    int rc = check_version(store, &version, err);
+    if (rc != 0 || version == STORE_VERSION)
+        return rc;
+    rc = run(store, "BEGIN IMMEDIATE", err);
+    if (rc == 0)
+        rc = check_version(store, &version, err);
+    for (; rc == 0 && version < STORE_VERSION; version++)
+        rc = run(store, migrations[version], err);
+    char sql[64];
+    snprintf(sql, sizeof sql, "PRAGMA user_version = %d; COMMIT", STORE_VERSION);
+    if (rc == 0)
+        rc = run(store, sql, err);
+    if (rc != 0)
+        sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+    return rc;
+}
+
+static int add_columns(const struct store *store, struct err *err)
+{
+    bool exists[N_COLUMNS] = {false};
+    sqlite3_stmt *statement = NULL;
+    int rc = prepare(store, &statement, "SELECT name FROM pragma_table_info('attempts')", err);
+    while (rc == 0 && sqlite3_step(statement) == SQLITE_ROW)
+        for (size_t i = 0; i < N_COLUMNS; i++)
+            if (strcmp(columns[i].name, (const char *)sqlite3_column_text(statement, 0)) == 0)
+                exists[i] = true;
+    sqlite3_finalize(statement);
+    for (size_t i = 0; i < N_COLUMNS && rc == 0; i++) {
+        char sql[256];
+        snprintf(sql, sizeof sql, "ALTER TABLE attempts ADD COLUMN %s %s", columns[i].name,
+                 columns[i].type);
+        if (!exists[i] && (rc = run(store, sql, err)) != 0 &&
+            strstr(sqlite3_errmsg(store->db), "duplicate column") != NULL)
+            rc = 0; /* another process was faster */
+    }
+    if (rc == 0)
+        rc =
+            run(store, "CREATE INDEX IF NOT EXISTS attempts_started ON attempts (started_ms)", err);
+    return rc;
+}
+
+static int prepare_inserts(struct store *store, struct err *err)
+{
+    char sql[2048] = "INSERT OR IGNORE INTO attempts (";
+    char marks[256] = "";
+    for (size_t i = 0; i < N_COLUMNS; i++) {
+        size_t len = strlen(sql);
+        snprintf(sql + len, sizeof sql - len, "%s%s", i > 0 ? "," : "", columns[i].name);
+        strcat(marks, i > 0 ? ",?" : "?");
+    }
+    size_t len = strlen(sql);
+    snprintf(sql + len, sizeof sql - len, ") VALUES (%s)", marks);
+    int rc = prepare(store, &store->add_attempt, sql, err);
+    if (rc == 0)
+        rc = prepare(store, &store->add_decision,
+                     "INSERT OR IGNORE INTO decisions (task, sub, attempt, time_ms, candidates) "
+                     "VALUES (?,?,?,?,?)",
+                     err);
+    if (rc == 0)
+        rc = prepare(store, &store->add_task,
+                     "INSERT OR REPLACE INTO archive (task, state, title, created_ms, finished_ms, "
+                     "json) VALUES (?,?,?,?,?,?)",
+                     err);
+    return rc;
+}
+
+int store_open(struct store **ret, const char *path, struct err *err)
+{
+    struct store *store = NULL;
+    int rc = open_file(&store, path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, err);
+    if (rc == 0)
+        rc = run(store, "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", err);
+    if (rc == 0)
+        rc = migrate(store, err);
+    if (rc == 0)
+        rc = add_columns(store, err);
+    if (rc == 0)
+        rc = prepare_inserts(store, err);
+    if (rc == 0)
+        *ret = store;
+    else
+        store_close(&store);
+    return rc;
+}
+
+int store_open_read(struct store **ret, const char *path, struct err *err)
+{
+    struct store *store = NULL;
+    int version;
+    if (access(path, F_OK) != 0)
+        return err_set(err, -ENOENT, "profile store %s: there is none yet", path);
+    /* WAL needs its side files also for reading, so the file is opened for writing if possible. */
+    int rc = open_file(&store, path, SQLITE_OPEN_READWRITE, err);
+    if (rc == -EACCES)
+        rc = open_file(&store, path, SQLITE_OPEN_READONLY, err);
+    if (rc == 0)
+        rc = run(store, "PRAGMA query_only = 1", err);
+    if (rc == 0)
+        rc = check_version(store, &version, err);
+    if (rc == 0 && version == 0)
+        rc = err_set(err, -ENOENT, "profile store %s: it is empty", path);
+    if (rc == 0)
+        *ret = store;
+    else
+        store_close(&store);
+    return rc;
+}
+
+/* --- writing -------------------------------------------------------------------------------- */
+
+static void bind_str(sqlite3_stmt *statement, int at, const char *text)
+{
+    sqlite3_bind_text(statement, at, text != NULL ? text : "", -1, SQLITE_STATIC);
+}
+
+#define BIND_STR(name) bind_str(statement, ++at, timing->name);
+#define BIND_I64(name) sqlite3_bind_int64(statement, ++at, timing->name);
+#define BIND_F64(name) sqlite3_bind_double(statement, ++at, timing->name);
+#define BIND_BOOL(name) sqlite3_bind_int(statement, ++at, timing->name);
+
+static int insert(sqlite3_stmt *statement)
+{
+    int code = sqlite3_step(statement);
+    sqlite3_reset(statement);
+    return code == SQLITE_DONE ? SQLITE_OK : code;
+}
+
+static int write_timing(struct store *store, const struct store_row *row, int64_t *bad)
+{
+    struct message message;
+    sqlite3_stmt *statement = store->add_attempt;
+    if (message_decode_as(&message, MESSAGE_timing, row->data.data, row->data.len) != 0) {
+        ++*bad;
+        return SQLITE_OK;
+    }
+    const struct msg_timing *timing = &message.timing;
+    int at = 0;
+#define F(kind, name, limit, text) BIND_##kind(name)
+    TIMING_FIELDS(F)
+#undef F
+    int code = insert(statement);
+    message_release(&message);
+    return code;
+}
+
+static int write_decision(struct store *store, const struct store_row *row, int64_t *bad)
+{
+    sqlite3_stmt *statement = store->add_decision;
+    (void)bad;
+    bind_str(statement, 1, row->id);
+    bind_str(statement, 2, row->other);
+    sqlite3_bind_int64(statement, 3, row->attempt);
+    sqlite3_bind_int64(statement, 4, row->created_ms);
+    bind_str(statement, 5, row->text);
+    return insert(statement);
+}
+
+static int write_task(struct store *store, const struct store_row *row, int64_t *bad)
+{
+    sqlite3_stmt *statement = store->add_task;
+    (void)bad;
+    bind_str(statement, 1, row->id);
+    bind_str(statement, 2, row->other);
+    bind_str(statement, 3, row->text);
+    sqlite3_bind_int64(statement, 4, row->created_ms);
+    sqlite3_bind_int64(statement, 5, row->finished_ms);
+    sqlite3_bind_text64(statement, 6, row->data.data, row->data.len, SQLITE_STATIC, SQLITE_UTF8);
+    return insert(statement);
+}
+
+static int write_barrier(struct store *store, const struct store_row *row, int64_t *bad)
+{
+    (void)store, (void)row, (void)bad;
+    return SQLITE_OK;
+}
+
+static int write_rows(struct store *store, const struct store_rows *rows, int64_t *bad,
+                      struct err *err)
+{
+    static int (*const writers[])(struct store *, const struct store_row *, int64_t *) = {
+        [STORE_TIMING] = write_timing,
+        [STORE_DECISION] = write_decision,
+        [STORE_TASK] = write_task,
+        [STORE_BARRIER] = write_barrier,
+    };
+    const struct store_row *row;
+    STAILQ_FOREACH (row, rows, link) {
+        int code = writers[row->kind](store, row, bad);
+        if (code != SQLITE_OK)
+            return fail(store, code, err);
+    }
+    return 0;
+}
+
+int store_write(struct store *store, const struct store_rows *rows, int64_t *ret_bad,
+                struct err *err)
+{
+    bool forever = false; /* Redis forgets an archived task: it must be on the disk */
+    int64_t bad = 0;
+    const struct store_row *row;
+    STAILQ_FOREACH (row, rows, link)
+        forever = forever || row->kind == STORE_TASK;
+    int rc = run(store,
+                 forever ? "PRAGMA synchronous = FULL; BEGIN IMMEDIATE"
+                         : "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE",
+                 err);
+    if (rc != 0)
+        return rc;
+    rc = write_rows(store, rows, &bad, err);
+    if (rc == 0)
+        rc = run(store, "COMMIT", err);
+    if (rc != 0)
+        sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
+    else
+        *ret_bad = bad;
+    return rc;
+}
+
+/* --- reading -------------------------------------------------------------------------------- */
+
+static const char *column_str(sqlite3_stmt *statement, int at)
+{
+    const char *text = (const char *)sqlite3_column_text(statement, at);
+    return text != NULL ? text : "";
+}
+
+int store_task_find(struct store *store, const char *id, char **ret_json, struct err *err)
+{
+    sqlite3_stmt *statement = NULL;
+    char *json = NULL;
+    /* An exact id sorts before those it begins. */
+    int rc = prepare(store, &statement,
+                     "SELECT task, json FROM archive WHERE task >= ?1 AND task < ?1 || '~' "
+                     "ORDER BY task LIMIT 2",
+                     err);
+    if (rc != 0)
+        return rc;
+    bind_str(statement, 1, id);
+    int code = sqlite3_step(statement);
+    if (code == SQLITE_ROW) {
+        bool exact = strcmp(column_str(statement, 0), id) == 0;
+        json = mem_must_strdup(column_str(statement, 1));
+        code = exact ? SQLITE_DONE : sqlite3_step(statement);
+    }
+    if (code == SQLITE_ROW)
+        rc = err_set(err, -ENOTUNIQ, "several archived tasks begin with %s: give more of the id",
+                     id);
+    else if (code != SQLITE_DONE)
+        rc = fail(store, code, err);
+    else if (json == NULL)
+        rc = err_set(err, -ENOENT, "no archived task %s", id);
+    sqlite3_finalize(statement);
+    if (rc == 0)
+        *ret_json = json;
+    else
+        free(json);
+    return rc;
+}
+
+int store_task_list(struct store *store, int64_t limit, store_task_fn *fn, void *ctx,
+                    struct err *err)
+{
+    sqlite3_stmt *statement = NULL;
+    int rc = prepare(store, &statement,
+                     "SELECT task, state, title, created_ms, finished_ms FROM archive "
+                     "ORDER BY created_ms DESC, task DESC LIMIT ?",
+                     err);
+    if (rc != 0)
+        return rc;
+    sqlite3_bind_int64(statement, 1, limit);
+    int code;
+    while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
+        struct store_task task = {
+            .id = column_str(statement, 0),
+            .state = column_str(statement, 1),
+            .title = column_str(statement, 2),
+            .created_ms = sqlite3_column_int64(statement, 3),
+            .finished_ms = sqlite3_column_int64(statement, 4),
+        };
+        fn(ctx, &task);
+    }
+    if (code != SQLITE_DONE)
+        rc = fail(store, code, err);
+    sqlite3_finalize(statement);
+    return rc;
+}
+
+#define READ_STR(name) attempt.name = column_str(statement, at++);
+#define READ_I64(name) attempt.name = sqlite3_column_int64(statement, at++);
+#define READ_F64(name) attempt.name = sqlite3_column_double(statement, at++);
+#define READ_BOOL(name) attempt.name = sqlite3_column_int(statement, at++) != 0;
+
+int store_attempts(struct store *store, int64_t since_ms, const char *role, store_attempt_fn *fn,
+                   void *ctx, struct err *err)
+{
+    char sql[2048] = "SELECT ";
+    for (size_t i = 0; i < N_COLUMNS; i++) {
+        size_t len = strlen(sql);
+        snprintf(sql + len, sizeof sql - len, "%s%s", i > 0 ? "," : "", columns[i].name);
+    }
+    strcat(sql, " FROM attempts WHERE started_ms >= ?1 AND (?2 = '' OR role = ?2)");
+    sqlite3_stmt *statement = NULL;
+    int rc = prepare(store, &statement, sql, err);
+    if (rc != 0)
+        return rc;
+    sqlite3_bind_int64(statement, 1, since_ms);
+    bind_str(statement, 2, role);
+    int code;
+    while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
+        struct msg_timing attempt;
+        int at = 0;
+#define F(kind, name, limit, text) READ_##kind(name)
+        TIMING_FIELDS(F)
+#undef F
+        fn(ctx, &attempt);
+    }
+    if (code != SQLITE_DONE)
+        rc = fail(store, code, err);
+    sqlite3_finalize(statement);
+    return rc;
+}
