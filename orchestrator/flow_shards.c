@@ -6,7 +6,7 @@
 
 #include "orchestrator/flow_state.h"
 
-#define CHUNK_MIN 16
+#define CHUNK_MIN 64
 #define CHUNK 256            /* entries of one scan */
 #define REFILLS 8            /* scans for refilling under way at once */
 #define ACTIVE_MS 60000      /* a shard without a sign of life for so long is quiet */
@@ -53,7 +53,7 @@ static void scan_ready(struct flow *flow, int index, bool whole)
     int64_t room = (int64_t)flow_room(flow);
     shard->asked = room < CHUNK_MIN ? CHUNK_MIN : room > CHUNK ? CHUNK : room;
     shard->scan_offset = whole ? 0 : (int64_t)shard->n_known;
-    shard->scan_limit = shard->asked + (whole ? (int64_t)shard->n_known : 0);
+    shard->scan_limit = shard->asked + (whole ? (int64_t)shard->n_known * 3 / 2 : 0);
     shard->scan_sent_ms = flow->now_ms;
     if (whole) {
         shard->scan++;
@@ -100,10 +100,17 @@ static void drop_stale(struct flow *flow, struct shard *shard)
             flow_entry_remove(flow, entry, true);
 }
 
+/* Whether the index may hold more than the scan gave. What left the index while it was read is
+ * missing, so a scan that gives nearly what was asked for counts. */
+static bool is_full(const struct flow_event *event, int64_t limit)
+{
+    return (int64_t)event->n_items >= limit * 3 / 4;
+}
+
 static void ready_items(struct flow *flow, struct shard *shard, const struct flow_event *event)
 {
     bool whole = shard->scan_offset == 0, placed = true;
-    bool full = (int64_t)event->n_items >= shard->scan_limit;
+    bool full = is_full(event, shard->scan_limit);
     flow->asked -= shard->asked;
     if (event->failed) {
         shard->rewind = true;
@@ -128,7 +135,7 @@ static void act_on_items(struct flow *flow, struct shard *shard, enum flow_actio
         action->task = event->items[i].task;
         action->sub = event->items[i].sub;
     }
-    if (event->n_items >= CHUNK)
+    if (is_full(event, CHUNK))
         shard->next_ms[event->index] = flow->now_ms;
 }
 

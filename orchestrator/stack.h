@@ -10,7 +10,6 @@
 #include "common/err.h"
 #include "schemas/buf.h"
 
-#define STACK_START_MS 30000 /* a patient limit for stack_start() */
 #define STACK_DRAIN_MS 30000 /* what `down` grants running subtasks */
 
 /* Whether a supervisor answers on home/run/stack.sock. */
