@@ -14,6 +14,7 @@
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define LOCAL_CONTEXT 8192 /* Ollama's own default cuts prompts off without a word */
 #define ALL_MODELS 160
+#define SIMULATED_KEY "cmd:echo simulated" /* the formats that demand a key get one */
 
 /* Prices in USD per million tokens: list prices of autumn 2026. */
 struct cloud_model {
@@ -225,17 +226,17 @@ static int simulator_port(void)
 static void add_simulated(struct buf *out)
 {
     static const struct {
-        const char *provider, *api, *model;
+        const char *provider, *api, *model, *key;
         bool local;
-    } simulated[] = {{"sim-claude", "anthropic", "sim-large", false},
-                     {"sim-openai", "openai", "sim-medium", false},
-                     {"sim-gemini", "gemini", "sim-small", false},
-                     {"sim-ollama", "ollama", "sim-local", true}};
+    } simulated[] = {{"sim-claude", "anthropic", "sim-large", SIMULATED_KEY, false},
+                     {"sim-openai", "openai", "sim-medium", SIMULATED_KEY, false},
+                     {"sim-gemini", "gemini", "sim-small", SIMULATED_KEY, false},
+                     {"sim-ollama", "ollama", "sim-local", "none", true}};
     int port = simulator_port();
     buf_printf(out, "simulator: {port: %d}\nproviders:\n", port);
     for (size_t i = 0; i < COUNT(simulated); i++)
-        buf_printf(out, "  %s: {api: %s, base_url: \"http://127.0.0.1:%d\", key: none}\n",
-                   simulated[i].provider, simulated[i].api, port);
+        buf_printf(out, "  %s: {api: %s, base_url: \"http://127.0.0.1:%d\", key: \"%s\"}\n",
+                   simulated[i].provider, simulated[i].api, port, simulated[i].key);
     buf_add_str(out, "models:\n");
     for (size_t i = 0; i < COUNT(simulated); i++)
         buf_printf(out, "  %s: {provider: %s, name: %s, context: 32768, local: %s}\n",

@@ -1,0 +1,34 @@
+/* Who is on the bus now: the workers that the brokers know, asked for once. */
+#ifndef ORCHESTRATOR_ROSTER_H
+#define ORCHESTRATOR_ROSTER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/config.h"
+#include "common/err.h"
+#include "common/loop.h"
+
+struct roster_worker {
+    char *name, *provider, *host;
+    char **arms; /* model@place */
+    size_t n_arms;
+    int64_t running, concurrency;
+};
+
+struct roster {
+    int brokers; /* that answered */
+    struct roster_worker *workers;
+    size_t n_workers;
+};
+
+/* Asks every broker and waits until all have answered, at most timeout_ms. 0, also when only some
+ * or none answered: see brokers; what peer_open() fails with. */
+int roster_ask(struct roster *ret, uv_loop_t *loop, const struct config *config, int64_t timeout_ms,
+               struct err *err);
+void roster_release(struct roster *roster);
+/* Whether the worker serves the model, by the part of its arms before the @. */
+bool roster_serves(const struct roster_worker *worker, const char *alias);
+
+#endif
