@@ -1,0 +1,85 @@
+/* The provider table, and what all replies share. */
+#include "tests/unit/provider_check.h"
+
+static void every_row_of_the_table_is_complete_and_found_by_its_name(void **state)
+{
+    (void)state;
+    size_t n;
+    const struct provider *const *table = provider_table(&n);
+    assert_true(n >= 11);
+    for (size_t i = 0; i < n; i++) {
+        const struct provider *provider = table[i];
+        assert_ptr_equal(provider_find(provider->api), provider);
+        assert_int_equal(provider->abi, PROVIDER_ABI);
+        assert_non_null(provider->title);
+        assert_non_null(provider->event);
+        assert_non_null(provider->body);
+        assert_non_null(provider->failure);
+        assert_non_null(provider->end);
+        assert_true((provider->list == NULL) == (provider->list_parse == NULL));
+        assert_true(!provider->needs_key || provider->key_env != NULL);
+    }
+    assert_null(provider_find("nobody"));
+    assert_null(provider_find(""));
+}
+
+static void noop_answers_at_once(void **state)
+{
+    (void)state;
+    const struct provider *provider = provider_find("noop");
+    struct provider_reply reply;
+    assert_null(provider->build);
+    provider_reply_init(&reply);
+    provider->body(provider, &reply, NULL, 0);
+    provider->end(provider, &reply);
+    assert_success(&reply, "ok");
+    assert_int_equal(reply.finish, FINISH_DONE);
+    assert_int_equal(reply.output_tokens, 0);
+    provider_reply_release(&reply);
+}
+
+static void finish_names_are_those_of_the_stored_outcome(void **state)
+{
+    (void)state;
+    assert_string_equal(finish_name(FINISH_NONE), "");
+    assert_string_equal(finish_name(FINISH_DONE), "done");
+    assert_string_equal(finish_name(FINISH_LENGTH), "length");
+    assert_string_equal(finish_name(FINISH_TOOLS), "tools");
+    assert_string_equal(finish_name(FINISH_FILTERED), "filtered");
+    assert_string_equal(finish_name(FINISH_OTHER), "other");
+}
+
+static void first_cause_of_a_failure_stands(void **state)
+{
+    (void)state;
+    struct provider_reply reply;
+    provider_reply_init(&reply);
+    provider_reply_fail(&reply, CLASS_QUOTA, "first %d", 1);
+    provider_reply_fail(&reply, CLASS_RETRY, "second");
+    assert_int_equal(reply.error, CLASS_QUOTA);
+    assert_string_equal(reply.error_text, "first 1");
+    provider_reply_release(&reply);
+}
+
+static void failed_reply_is_never_finished(void **state)
+{
+    (void)state;
+    struct provider_reply reply;
+    provider_reply_init(&reply);
+    reply.finished = true;
+    provider_reply_fail(&reply, CLASS_RETRY, "x");
+    assert_false(reply.finished);
+    provider_reply_release(&reply);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_row_of_the_table_is_complete_and_found_by_its_name),
+        cmocka_unit_test(noop_answers_at_once),
+        cmocka_unit_test(finish_names_are_those_of_the_stored_outcome),
+        cmocka_unit_test(first_cause_of_a_failure_stands),
+        cmocka_unit_test(failed_reply_is_never_finished),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
