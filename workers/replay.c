@@ -1,0 +1,152 @@
+#include "workers/replay.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/containers.h"
+#include "common/log.h"
+#include "schemas/mem.h"
+
+#define REPEAT_MS 500
+#define REPEAT_ERRORS 10
+
+struct item {
+    struct replay *replay; /* borrowed */
+    enum spool_kind kind;
+    char *task, *sub, *token, *arm;
+    struct buf outcome, timing;
+    int errors;
+    bool waiting; /* for the next try */
+    LIST_ENTRY(item) link;
+};
+
+struct replay {
+    struct queue *queue; /* borrowed */
+    struct spool *spool; /* borrowed */
+    replay_done_fn *done;
+    void *ctx;
+    struct loop_timer *timer;
+    LIST_HEAD(, item) items;
+    size_t left, committed, failed, late;
+};
+
+static void item_free(struct item *item)
+{
+    LIST_REMOVE(item, link);
+    free(item->task);
+    free(item->sub);
+    free(item->token);
+    free(item->arm);
+    buf_release(&item->outcome);
+    buf_release(&item->timing);
+    free(item);
+}
+
+static void item_done(struct item *item)
+{
+    struct replay *replay = item->replay;
+    item_free(item);
+    if (--replay->left > 0)
+        return;
+    log_info("spool replayed: %zu answers committed, %zu attempts given back, %zu were settled "
+             "already",
+             replay->committed, replay->failed, replay->late);
+    loop_timer_stop(replay->timer);
+    replay->done(replay->ctx);
+}
+
+static void answered(void *ctx, enum queue_status status, const char *err)
+{
+    struct item *item = ctx;
+    struct replay *replay = item->replay;
+    if (status == QUEUE_REFUSED || (status == QUEUE_ERROR && ++item->errors < REPEAT_ERRORS)) {
+        item->waiting = true;
+        if (!loop_timer_active(replay->timer))
+            loop_timer_start(replay->timer, REPEAT_MS, 0);
+        return;
+    }
+    if (status == QUEUE_ERROR) {
+        log_error("%s/%s stays in the spool: Redis: %s", item->task, item->sub, err);
+        item_done(item);
+        return;
+    }
+    if (status == QUEUE_OK || status == QUEUE_DUP)
+        replay->committed++;
+    else if (status == QUEUE_RETRY || status == QUEUE_DEAD)
+        replay->failed++;
+    else
+        replay->late++;
+    spool_end(replay->spool, item->token);
+    item_done(item);
+}
+
+static void settle(struct item *item)
+{
+    struct queue *queue = item->replay->queue;
+    struct bytes outcome = {item->outcome.data, item->outcome.len};
+    struct bytes timing = {item->timing.data != NULL ? item->timing.data : "", item->timing.len};
+    item->waiting = false;
+    if (item->kind == SPOOL_RESPONSE)
+        queue_commit(queue, item->task, item->sub, item->token, outcome, timing, answered, item);
+    else
+        queue_fail(queue, item->task, item->sub, item->token, CLASS_WORKER_LOST, ERROR_RETRY,
+                   "the worker died in the middle", item->arm, 0, timing, answered, item);
+}
+
+static void try_again(void *ctx)
+{
+    struct replay *replay = ctx;
+    struct item *item, *next;
+    for (item = LIST_FIRST(&replay->items); item != NULL; item = next) {
+        next = LIST_NEXT(item, link);
+        if (item->waiting)
+            settle(item);
+    }
+}
+
+static void take(void *ctx, const struct spool_record *record)
+{
+    struct replay *replay = ctx;
+    struct item *item = mem_must_zalloc(sizeof *item);
+    *item = (struct item){.replay = replay,
+                          .kind = record->kind,
+                          .task = mem_must_strdup(record->task),
+                          .sub = mem_must_strdup(record->sub),
+                          .token = mem_must_strdup(record->token),
+                          .arm = mem_must_strdup(record->arm)};
+    buf_add(&item->outcome, record->outcome.data, record->outcome.len);
+    buf_add(&item->timing, record->timing.data, record->timing.len);
+    LIST_INSERT_HEAD(&replay->items, item, link);
+    replay->left++;
+}
+
+struct replay *replay_new(uv_loop_t *loop, struct queue *queue, struct spool *spool,
+                          replay_done_fn *done, void *ctx)
+{
+    struct replay *replay = mem_must_zalloc(sizeof *replay);
+    *replay = (struct replay){.queue = queue, .spool = spool, .done = done, .ctx = ctx};
+    replay->timer = loop_timer_new(loop, try_again, replay);
+    LIST_INIT(&replay->items);
+    spool_replay(spool, take, replay);
+    struct item *item, *next;
+    for (item = LIST_FIRST(&replay->items); item != NULL; item = next) {
+        next = LIST_NEXT(item, link);
+        settle(item);
+    }
+    if (replay->left == 0)
+        done(ctx);
+    return replay;
+}
+
+void replay_free(struct replay **replay_ptr)
+{
+    struct replay *replay = *replay_ptr;
+    *replay_ptr = NULL;
+    if (replay == NULL)
+        return;
+    struct item *item;
+    while ((item = LIST_FIRST(&replay->items)) != NULL)
+        item_free(item);
+    loop_timer_free(&replay->timer);
+    free(replay);
+}
