@@ -230,8 +230,7 @@ static void whole_answer_that_is_no_message_is_bad_response(void **state)
 {
     (void)state;
     static const char *const bodies[] = {
-        "{\"type\":\"message\",\"content\":[{\"type\":\"text\",\"text\":\"x\"}],\"stop_reason\":"
-        "null}",
+        "{\"type\":\"message\",\"content\":[{\"type\":\"text\",\"text\":\"x\"}]}",
         "{}",
         "[]",
         "null",

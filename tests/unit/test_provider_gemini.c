@@ -329,8 +329,10 @@ static void nulls_and_wrong_types_never_crash(void **state)
         "{\"promptTokenCount\":1,\"cachedContentTokenCount\":2,\"candidatesTokenCount\":3,"
         "\"thoughtsTokenCount\":4,\"toolUsePromptTokenCount\":5},\"modelVersion\":\"m\","
         "\"responseId\":\"r\",\"promptFeedback\":{\"blockReason\":\"BLOCK_REASON_UNSPECIFIED\"}}",
-        "{\"error\":{\"code\":429,\"status\":\"RESOURCE_EXHAUSTED\",\"message\":\"m\",\"details\":"
-        "[{\"retryDelay\":\"1s\"},{\"violations\":[{\"quotaId\":\"q\"}]},{\"reason\":\"r\"}]}}",
+        "{\"error\":{\"code\":429,\"status\":\"S\",\"message\":\"m\",\"details\":[{\"reason\":"
+        "\"r\"}]}}",
+        "{\"error\":{\"details\":[{\"retryDelay\":\"1s\"},{\"violations\":[{\"quotaId\":\"q\"}]}]}"
+        "}",
         "{\"promptFeedback\":{\"blockReason\":\"SAFETY\"}}",
     };
     for (size_t i = 0; i < sizeof documents / sizeof *documents; i++) {
