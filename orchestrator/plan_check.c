@@ -46,14 +46,11 @@ static int check_fail(const struct check *check, size_t index, const char *forma
 
 const struct config_role *plan_default_role(const struct config *config)
 {
-    static const char *const names[] = {"default", "worker", "generalist", "writer", "coder"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (config_role(config, names[i]) != NULL)
-            return config_role(config, names[i]);
-    for (size_t i = 0; i < config->n_roles; i++)
+    const struct config_role *role = config_role(config, CONFIG_DEFAULT_ROLE);
+    for (size_t i = 0; role == NULL && i < config->n_roles; i++)
         if (plan_role_assignable(config->roles[i].name))
-            return &config->roles[i];
-    return &config->roles[0]; /* planner and synthesizer are always there */
+            role = &config->roles[i];
+    return role != NULL ? role : &config->roles[0]; /* planner and synthesizer are always there */
 }
 
 bool plan_role_assignable(const char *role)

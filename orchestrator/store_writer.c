@@ -50,19 +50,22 @@ struct store_writer *store_writer_new(uv_loop_t *loop, const char *path)
     return writer;
 }
 
-static void free_rows(struct store_rows *rows)
+/* Tells who waits for them. */
+static void answer_rows(struct store_rows *rows, int rc)
 {
     struct store_row *row;
     while ((row = STAILQ_FIRST(rows)) != NULL) {
         STAILQ_REMOVE_HEAD(rows, link);
+        if (row->fn != NULL)
+            row->fn(row->ctx, rc);
         free(row);
     }
 }
 
 static void destroy(struct store_writer *writer)
 {
-    free_rows(&writer->rows);
-    free_rows(&writer->batch);
+    answer_rows(&writer->batch, -ECANCELED);
+    answer_rows(&writer->rows, -ECANCELED);
     store_close(&writer->store);
     free(writer->path);
     free(writer);
@@ -108,18 +111,11 @@ static void write_batch(uv_work_t *work)
 static void finish_batch(struct store_writer *writer, int rc)
 {
     struct store_rows done = STAILQ_HEAD_INITIALIZER(done);
-    struct store_row *row;
     STAILQ_CONCAT(&done, &writer->batch);
     *(rc == 0 ? &writer->counts.kept : &writer->counts.dropped) += (int64_t)writer->n_batch;
     writer->counts.batches++;
     writer->in_batch = false;
-    while (!writer->closed && (row = STAILQ_FIRST(&done)) != NULL) {
-        STAILQ_REMOVE_HEAD(&done, link);
-        if (row->fn != NULL)
-            row->fn(row->ctx, rc);
-        free(row);
-    }
-    free_rows(&done);
+    answer_rows(&done, rc);
 }
 
 /* True when the batch is worth another try later. */
@@ -140,6 +136,8 @@ static void batch_written(uv_work_t *work, int status)
     (void)status; /* the work is never cancelled */
     writer->busy = false;
     if (writer->closed) {
+        if (writer->rc == 0)
+            answer_rows(&writer->batch, 0);
         destroy(writer);
         return;
     }

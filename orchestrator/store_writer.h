@@ -15,8 +15,8 @@ struct store_counts {
 
 /* The file is opened with the first batch. */
 struct store_writer *store_writer_new(uv_loop_t *loop, const char *path);
-/* What was not written is dropped, and nobody is told any more: wait for a barrier first. Accepts
- * NULL. */
+/* What was not written is dropped, and who waits for it is told so (-ECANCELED), at the latest when
+ * the loop is finished: wait for a barrier first. Accepts NULL. */
 void store_writer_close(struct store_writer **writer);
 
 /* Arguments are copied. */

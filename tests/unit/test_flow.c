@@ -509,11 +509,14 @@ static void answer_one_scan(void)
     struct queue_item items[SUBS];
     char names[SUBS][16];
     size_t n_items = 0;
-    int64_t skip = scan.offset;
-    for (int i = 0; i < SUBS && (int64_t)n_items < scan.limit; i++) {
+    int64_t skip = scan.offset, seen = 0;
+    for (int i = 0; i < SUBS && seen < scan.limit; i++) {
         const struct model_sub *model = &world.subs[i];
         if (!model->born || i % SHARDS != scan.shard || !in_index(model, scan.index) || skip-- > 0)
             continue;
+        seen++;
+        if (chance(10) == 0)
+            continue; /* it left the index while it was read */
         snprintf(names[n_items], sizeof *names, "s%d", i);
         items[n_items] =
             (struct queue_item){.task = "t", .sub = names[n_items], .attempt = model->attempt};

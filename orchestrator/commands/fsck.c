@@ -1,0 +1,84 @@
+#include <stdio.h>
+#include <string.h>
+
+#include "orchestrator/client.h"
+
+static const struct command_option options[] = {
+    {"json", 0, NULL, "print one JSON object: tasks, findings", false},
+    {0},
+};
+
+struct check {
+    bool json, done;
+    int64_t tasks, n_findings;
+    json_t *findings;
+    char err[512];
+};
+
+static void found(void *ctx, const char *task, const char *sub, const char *finding)
+{
+    struct check *check = ctx;
+    if (check->json)
+        json_array_append_new(check->findings, json_pack("{s:s, s:s, s:s}", "task_id", task, "sub",
+                                                         sub, "finding", finding));
+    else
+        printf("%s%s%s: %s\n", task, *sub != '\0' ? "/" : "", sub, finding);
+}
+
+static void checked(void *ctx, int64_t tasks, int64_t findings, const char *err)
+{
+    struct check *check = ctx;
+    check->done = true;
+    check->tasks = tasks;
+    check->n_findings = findings;
+    snprintf(check->err, sizeof check->err, "%s", err != NULL ? err : "");
+}
+
+static void print_end(const struct check *check)
+{
+    if (!check->json) {
+        fprintf(stderr, "%lld tasks checked, %lld findings\n", (long long)check->tasks,
+                (long long)check->n_findings);
+        return;
+    }
+    json_t *object =
+        json_pack("{s:I, s:O}", "tasks", (json_int_t)check->tasks, "findings", check->findings);
+    json_dumpf(object, stdout, JSON_INDENT(2));
+    putchar('\n');
+    json_decref(object);
+}
+
+static int run(struct client *client, struct invocation *invocation, struct check *check)
+{
+    queue_fsck(client->queue, found, checked, check);
+    int code = client_wait(client, invocation, &check->done);
+    if (code != EXIT_DONE)
+        return code;
+    if (check->err[0] != '\0')
+        return command_fail(invocation, EXIT_UNREACHABLE, "%s", check->err);
+    print_end(check);
+    return check->n_findings > 0 ? EXIT_FAILED : EXIT_DONE;
+}
+
+static int exec(struct invocation *invocation)
+{
+    struct client client;
+    struct check check = {.json = invocation_has(invocation, "json"), .findings = json_array()};
+    int code = client_open(&client, invocation);
+    if (code == EXIT_DONE)
+        code = client_connect(&client, invocation, false);
+    if (code == EXIT_DONE)
+        code = run(&client, invocation, &check);
+    client_close(&client);
+    json_decref(check.findings);
+    return code;
+}
+
+const struct command command_fsck = {
+    .name = "fsck",
+    .args = "",
+    .summary = "check every stored task against the queue's invariants",
+    .details = "Changes nothing. Exit code 1 when something was found.\n",
+    .options = options,
+    .exec = exec,
+};

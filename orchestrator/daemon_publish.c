@@ -1,0 +1,78 @@
+/* What the orchestrator tells taps and the task's log. */
+#include <stdio.h>
+#include <string.h>
+
+#include "orchestrator/daemon_state.h"
+#include "orchestrator/route.h"
+
+/* Workers publish what happens to subtasks that they run; the orchestrator the rest. */
+static const char *const sub_whats[] = {"ready", "offered", "unserved", "dead", NULL};
+
+static bool is_ours(const char *what)
+{
+    for (size_t i = 0; sub_whats[i] != NULL; i++)
+        if (strcmp(sub_whats[i], what) == 0)
+            return true;
+    return false;
+}
+
+static void publish_task(struct daemon *daemon, const struct flow_action *action, const char *topic)
+{
+    struct message message = {.type = MESSAGE_task_event};
+    message.task_event =
+        (struct msg_task_event){.task = action->task, .what = action->what, .text = action->text};
+    peer_event(daemon->peer, topic, &message);
+}
+
+static void publish_sub(struct daemon *daemon, const struct flow_action *action, const char *topic,
+                        const char *what)
+{
+    struct message message = {.type = MESSAGE_sub_event}, meta;
+    bool known = message_decode_as(&meta, MESSAGE_meta, action->meta.data, action->meta.len) == 0;
+    message.sub_event = (struct msg_sub_event){
+        .task = action->task,
+        .sub = action->sub,
+        .what = what,
+        .title = known ? meta.meta.title : "",
+        .role = known ? meta.meta.role : "",
+        .error = action->text,
+        .error_class = action->queue != NULL ? action->queue->error_class : "",
+        .attempt = action->queue != NULL ? action->queue->attempt : action->attempt,
+    };
+    peer_event(daemon->peer, topic, &message);
+    if (known)
+        message_release(&meta);
+}
+
+void daemon_publish(struct daemon *daemon, const struct flow_action *action)
+{
+    char topic[TOPIC_MAX_BYTES];
+    const char *what = action->kind == FLOW_OFFER ? "offered" : action->what;
+    bool of_sub = *action->sub != '\0';
+    if (of_sub && !is_ours(what))
+        return;
+    snprintf(topic, sizeof topic, "task.%s.%s", action->task, what);
+    if (!peer_wanted(daemon->peer, topic))
+        return;
+    if (of_sub)
+        publish_sub(daemon, action, topic, what);
+    else
+        publish_task(daemon, action, topic);
+}
+
+void daemon_note(struct daemon *daemon, const struct flow_action *action)
+{
+    struct buf text = {0};
+    struct message meta;
+    struct route route;
+    if (*action->text != '\0') {
+        buf_add_str(&text, action->text);
+    } else if (message_decode_as(&meta, MESSAGE_meta, action->meta.data, action->meta.len) == 0) {
+        if (route_arms(daemon->config, &meta.meta, action->avoid, &route, NULL) == 0)
+            route_unserved(daemon->config, &route, &text);
+        message_release(&meta);
+    }
+    if (text.len > 0)
+        queue_log_note(daemon->queue, action->task, action->sub, text.data);
+    buf_release(&text);
+}
