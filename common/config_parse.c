@@ -100,10 +100,13 @@ static int unknown_key(struct config_reader *reader, const struct scope *scope,
     if (nearest != NULL)
         return config_problem(reader, key, "unknown key `%.64s`%s; did you mean `%s`?", key->text,
                               where, nearest);
-    return config_problem(reader, key,
-                          "unknown key `%.64s`%s; `orchestrator check-config --help` "
-                          "says where the keys are explained",
-                          key->text, where);
+    char known[512] = "";
+    for (size_t i = 0, len = 0; list[i] != NULL && len < sizeof known; i++)
+        if (i == 0 || strcmp(list[i], list[i - 1]) != 0) /* members of a group are neighbours */
+            len += (size_t)snprintf(known + len, sizeof known - len, "%s%s", i == 0 ? "" : ", ",
+                                    list[i]);
+    return config_problem(reader, key, "unknown key `%.64s`%s; there are %s", key->text, where,
+                          known);
 }
 
 static int read_map(struct config_reader *reader, const struct scope *scope,

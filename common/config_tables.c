@@ -20,7 +20,9 @@ static const struct config_api apis[] = {
     {"llamacpp", "llama.cpp's llama-server", "http://127.0.0.1:8080", NULL, true},
     {"vllm", "vLLM", "http://127.0.0.1:8000", NULL, true},
     {"tgi", "Hugging Face TGI", NULL, NULL, true},
-    {"noop", "answers at once with the prompt, for tests and benchmarks", "http://127.0.0.1", NULL,
+    {"openai-compatible", "any other server that speaks OpenAI chat completions", NULL, NULL,
+     false},
+    {"noop", "answers at once with `ok`, for trials and benchmarks", "http://127.0.0.1", NULL,
      true},
 };
 

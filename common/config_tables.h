@@ -90,6 +90,20 @@ struct config_role_preset {
 extern const struct config_role_preset config_role_presets[];
 extern const size_t config_n_role_presets;
 
+/* What the kinds share; config_values.c has them. The member that the field describes: tables make
+ * sure that its type is right. */
+void *config_member(const struct config_field *field, void *base);
+size_t *config_count_of(const struct config_field *field, void *base);
+int config_replace_text(char **at, const char *text, size_t len); /* 0 or -ENOMEM */
+void config_free_texts(char **texts, size_t count);
+/* Copies a list, or a single text. 0; -EINVAL after config_problem(); -ENOMEM. */
+int config_copy_texts(struct config_reader *reader, const struct config_field *field,
+                      const struct yaml_node *node, char ***ret, size_t *ret_count);
+void config_print_text(const struct config_field *field, const void *base, struct buf *out);
+void config_print_texts(const struct config_field *field, const void *base, struct buf *out);
+void config_release_text(const struct config_field *field, void *base);
+void config_release_texts(const struct config_field *field, void *base);
+
 /* The array of a section's structs in config, and their number. */
 void *config_items(const struct config *config, const struct config_section *section, size_t *ret);
 

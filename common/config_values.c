@@ -5,11 +5,10 @@
 #include <string.h>
 
 #include "common/config_tables.h"
-#include "common/paths.h"
 #include "schemas/mem.h"
 
-/* The member that the field describes; tables make sure that the type is right. */
-static void *member(const struct config_field *field, void *base)
+/* The config_member that the field describes; tables make sure that the type is right. */
+void *config_member(const struct config_field *field, void *base)
 {
     return (char *)base + field->offset;
 }
@@ -19,7 +18,7 @@ static const void *member_of(const struct config_field *field, const void *base)
     return (const char *)base + field->offset;
 }
 
-static size_t *count_of(const struct config_field *field, void *base)
+size_t *config_count_of(const struct config_field *field, void *base)
 {
     return (size_t *)(void *)((char *)base + field->count_offset);
 }
@@ -37,7 +36,7 @@ char *config_text(const char *format, ...)
     return text;
 }
 
-static void free_texts(char **texts, size_t count)
+void config_free_texts(char **texts, size_t count)
 {
     for (size_t i = 0; texts != NULL && i < count; i++)
         free(texts[i]);
@@ -111,7 +110,7 @@ static void print_list(char *const *texts, size_t count, struct buf *out)
 
 /* --- text --------------------------------------------------------------------------------- */
 
-static int replace_text(char **at, const char *text, size_t len)
+int config_replace_text(char **at, const char *text, size_t len)
 {
     char *copy = mem_strndup(text, len);
     if (copy == NULL)
@@ -129,29 +128,29 @@ static int set_text(struct config_reader *reader, const struct config_field *fie
         return config_problem(reader, node, "`%s` must be text", field->key);
     if (*text == '\0' && strcmp(field->key, "system") != 0)
         return config_problem(reader, node, "`%s` must not be empty", field->key);
-    return replace_text(member(field, base), text, node->len);
+    return config_replace_text(config_member(field, base), text, node->len);
 }
 
-static void print_text(const struct config_field *field, const void *base, struct buf *out)
+void config_print_text(const struct config_field *field, const void *base, struct buf *out)
 {
     const char *text = *(char *const *)member_of(field, base);
     if (text != NULL)
         config_add_text(out, text);
 }
 
-static void release_text(const struct config_field *field, void *base)
+void config_release_text(const struct config_field *field, void *base)
 {
-    char **at = member(field, base);
+    char **at = config_member(field, base);
     free(*at);
     *at = NULL;
 }
 
-const struct config_kind config_kind_text = {"text", set_text, print_text, release_text};
+const struct config_kind config_kind_text = {"text", set_text, config_print_text,
+                                             config_release_text};
 
 /* --- lists of text ------------------------------------------------------------------------ */
 
-/* Copies a list, or a single text, of the node. */
-static int copy_texts(struct config_reader *reader, const struct config_field *field,
+int config_copy_texts(struct config_reader *reader, const struct config_field *field,
                       const struct yaml_node *node, char ***ret, size_t *ret_count)
 {
     if (node->type == YAML_MAP)
@@ -170,10 +169,10 @@ static int copy_texts(struct config_reader *reader, const struct config_field *f
         if (!yaml_str(item, &text) || *text == '\0')
             rc = config_problem(reader, item, "`%s` must be a list of texts", field->key);
         else
-            rc = replace_text(&texts[n++], text, item->len);
+            rc = config_replace_text(&texts[n++], text, item->len);
     }
     if (rc != 0) {
-        free_texts(texts, n);
+        config_free_texts(texts, n);
         return rc;
     }
     *ret = texts;
@@ -181,11 +180,11 @@ static int copy_texts(struct config_reader *reader, const struct config_field *f
     return 0;
 }
 
-static void release_texts(const struct config_field *field, void *base)
+void config_release_texts(const struct config_field *field, void *base)
 {
-    char ***at = member(field, base);
-    size_t *count = count_of(field, base);
-    free_texts(*at, *count);
+    char ***at = config_member(field, base);
+    size_t *count = config_count_of(field, base);
+    config_free_texts(*at, *count);
     *at = NULL;
     *count = 0;
 }
@@ -195,24 +194,24 @@ static int set_texts(struct config_reader *reader, const struct config_field *fi
 {
     char **texts = NULL;
     size_t count = 0;
-    int rc = copy_texts(reader, field, node, &texts, &count);
+    int rc = config_copy_texts(reader, field, node, &texts, &count);
     if (rc != 0)
         return rc;
-    release_texts(field, base);
-    *(char ***)member(field, base) = texts;
-    *count_of(field, base) = count;
+    config_release_texts(field, base);
+    *(char ***)config_member(field, base) = texts;
+    *config_count_of(field, base) = count;
     return 0;
 }
 
-static void print_texts(const struct config_field *field, const void *base, struct buf *out)
+void config_print_texts(const struct config_field *field, const void *base, struct buf *out)
 {
     size_t count = *(const size_t *)(const void *)((const char *)base + field->count_offset);
     if (count > 0)
         print_list(*(char **const *)member_of(field, base), count, out);
 }
 
-const struct config_kind config_kind_texts = {"list of text", set_texts, print_texts,
-                                              release_texts};
+const struct config_kind config_kind_texts = {"list of text", set_texts, config_print_texts,
+                                              config_release_texts};
 
 /* --- numbers and words -------------------------------------------------------------------- */
 
@@ -223,7 +222,7 @@ static int set_int(struct config_reader *reader, const struct config_field *fiel
     if (!yaml_int(node, &value) || (double)value < field->min || (double)value > field->max)
         return config_problem(reader, node, "`%s` must be a whole number from %.0f to %.0f",
                               field->key, field->min, field->max);
-    *(int64_t *)member(field, base) = value;
+    *(int64_t *)config_member(field, base) = value;
     return 0;
 }
 
@@ -239,7 +238,7 @@ static int set_num(struct config_reader *reader, const struct config_field *fiel
     if (!yaml_num(node, &value) || value < field->min || value > field->max)
         return config_problem(reader, node, "`%s` must be a number from %.15g to %.15g", field->key,
                               field->min, field->max);
-    *(double *)member(field, base) = value;
+    *(double *)config_member(field, base) = value;
     return 0;
 }
 
@@ -262,7 +261,7 @@ static int set_bool(struct config_reader *reader, const struct config_field *fie
     bool value;
     if (!yaml_bool(node, &value))
         return config_problem(reader, node, "`%s` must be true or false", field->key);
-    *(bool *)member(field, base) = value;
+    *(bool *)config_member(field, base) = value;
     return 0;
 }
 
@@ -312,7 +311,7 @@ static int set_offline(struct config_reader *reader, const struct config_field *
 {
     int rc = check_choice(reader, field->key, field->choices, node);
     if (rc == 0)
-        *(bool *)member(field, base) = strcmp(node->text, "offline") == 0;
+        *(bool *)config_member(field, base) = strcmp(node->text, "offline") == 0;
     return rc;
 }
 
@@ -341,283 +340,8 @@ static int set_api(struct config_reader *reader, const struct config_field *fiel
 const struct config_kind config_kind_int = {"whole number", set_int, print_int, NULL};
 const struct config_kind config_kind_num = {"number", set_num, print_num, NULL};
 const struct config_kind config_kind_bool = {"true or false", set_bool, print_bool, NULL};
-const struct config_kind config_kind_choice = {"word", set_choice, print_text, release_text};
+const struct config_kind config_kind_choice = {"word", set_choice, config_print_text,
+                                               config_release_text};
 const struct config_kind config_kind_offline = {"word", set_offline, print_offline, NULL};
-const struct config_kind config_kind_api = {"word", set_api, print_text, release_text};
-
-/* --- URLs and keys ------------------------------------------------------------------------ */
-
-bool config_url_check(const char *url, const char **ret_reason)
-{
-    size_t scheme = strncmp(url, "http://", 7) == 0 ? 7 : strncmp(url, "https://", 8) == 0 ? 8 : 0;
-    size_t authority = strcspn(url + scheme, "/?#");
-    const char *host = url + scheme;
-    if (scheme == 0)
-        *ret_reason = "it must start with http:// or https://";
-    else if (memchr(host, '@', authority) != NULL)
-        *ret_reason = "a user or a key does not belong in it: use `key`";
-    else if (authority == 0 || host[0] == ':')
-        *ret_reason = "it has no host";
-    else if (strpbrk(url, "?#") != NULL)
-        *ret_reason = "it must not have ? or #";
-    else if (strpbrk(url, " \t\r\n\"<>\\^`{|}") != NULL)
-        *ret_reason = "it has a character that URLs cannot have";
-    else
-        return true;
-    return false;
-}
-
-/* Without trailing slashes and the version that the vendor's own clients add. */
-static size_t base_url_len(const char *url)
-{
-    static const char *const versions[] = {"/v1", "/v1beta", "/api"};
-    size_t len = strlen(url);
-    while (len > 0 && url[len - 1] == '/')
-        len--;
-    for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
-        size_t tail = strlen(versions[i]);
-        if (len > tail && strncmp(url + len - tail, versions[i], tail) == 0) {
-            len -= tail;
-            break;
-        }
-    }
-    while (len > 0 && url[len - 1] == '/')
-        len--;
-    return len;
-}
-
-static int set_url(struct config_reader *reader, const struct config_field *field,
-                   const struct yaml_node *node, void *base)
-{
-    const char *text, *reason;
-    if (!yaml_str(node, &text))
-        return config_problem(reader, node, "`%s` must be a URL", field->key);
-    if (!config_url_check(text, &reason))
-        return config_problem(reader, node, "`%s` is not a usable URL: %s", field->key, reason);
-    return replace_text(member(field, base), text, base_url_len(text));
-}
-
-const struct config_kind config_kind_url = {"URL", set_url, print_text, release_text};
-
-static bool is_key_reference(const char *text)
-{
-    static const char *const prefixes[] = {"env:", "file:", "cmd:"};
-    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
-        size_t len = strlen(prefixes[i]);
-        if (strncmp(text, prefixes[i], len) == 0)
-            return text[len] != '\0';
-    }
-    return false;
-}
-
-/* The message never repeats the value: it may be the key itself. */
-static int set_keys(struct config_reader *reader, const struct config_field *field,
-                    const struct yaml_node *node, void *base)
-{
-    char **texts = NULL;
-    size_t count = 0;
-    int rc = copy_texts(reader, field, node, &texts, &count);
-    if (rc != 0)
-        return rc;
-    if (count == 1 && strcmp(texts[0], "none") == 0) {
-        free_texts(texts, count);
-        release_texts(field, base);
-        return 0;
-    }
-    for (size_t i = 0; i < count; i++)
-        if (!is_key_reference(texts[i])) {
-            const struct yaml_node *at = node->type == YAML_SEQ ? yaml_at(node, i) : node;
-            free_texts(texts, count);
-            return config_problem(reader, at,
-                                  "`%s` must say where the key is, not what it is: env:NAME, "
-                                  "file:PATH, cmd:COMMAND or none",
-                                  field->key);
-        }
-    release_texts(field, base);
-    *(char ***)member(field, base) = texts;
-    *count_of(field, base) = count;
-    return 0;
-}
-
-static void print_keys(const struct config_field *field, const void *base, struct buf *out)
-{
-    print_texts(field, base, out);
-    if (*(const size_t *)(const void *)((const char *)base + field->count_offset) == 0)
-        buf_add_str(out, "none");
-}
-
-const struct config_kind config_kind_keys = {"place of a key, or a list", set_keys, print_keys,
-                                             release_texts};
-
-/* --- Redis and brokers -------------------------------------------------------------------- */
-
-static void release_redis(const struct config_field *field, void *base)
-{
-    (void)field;
-    struct redis_options *redis = &((struct config *)base)->redis;
-    free(redis->socket);
-    free(redis->host);
-    free(redis->user);
-    free(redis->password);
-    *redis = (struct redis_options){0};
-}
-
-static int set_redis(struct config_reader *reader, const struct config_field *field,
-                     const struct yaml_node *node, void *base)
-{
-    struct config *config = base;
-    const char *text, *reason = "";
-    if (node->type == YAML_MAP)
-        return config_problem(reader, node,
-                              "`redis`: Sentinel is not supported in this version: give the "
-                              "master's address as redis://host:port");
-    if (!yaml_str(node, &text))
-        return config_problem(reader, node, "`redis` must be `local` or a URL");
-    struct redis_options options = {0};
-    int rc = 0;
-    bool local = strcmp(text, "local") == 0;
-    if (local)
-        options.socket = config_text("%s/%s", config->home, PATH_REDIS_SOCKET);
-    else
-        rc = config_redis_url(text, &options, &reason);
-    if (local && options.socket == NULL)
-        rc = -ENOMEM;
-    if (rc == -EINVAL)
-        rc = config_problem(reader, node, "`redis` is not usable: %s", reason);
-    if (rc == 0)
-        release_redis(field, base);
-    struct config scratch = {.redis = rc == 0 ? (struct redis_options){0} : options};
-    release_redis(field, &scratch);
-    if (rc == 0) {
-        config->redis = options;
-        config->redis_local = local;
-    }
-    return rc;
-}
-
-static void print_redis(const struct config_field *field, const void *base, struct buf *out)
-{
-    (void)field;
-    const struct config *config = base;
-    struct buf url = {0};
-    if (config->redis_local) {
-        buf_add_str(out, "local");
-        return;
-    }
-    config_redis_print(&config->redis, true, &url);
-    config_add_text(out, url.len > 0 ? url.data : "");
-    out->failed |= url.failed;
-    buf_release(&url);
-}
-
-const struct config_kind config_kind_redis = {"`local` or URL", set_redis, print_redis,
-                                              release_redis};
-
-/* An endpoint and its taps'. 0; -EINVAL with a reason; -ENOMEM. */
-static int broker_endpoints(const struct config *config, const char *text, char **ret_broker,
-                            char **ret_taps, const char **ret_reason)
-{
-    const char *colon = strrchr(text, ':');
-    if (strcmp(text, "local") == 0) {
-        *ret_broker = config_text("ipc://%s/%s", config->home, PATH_BROKER_SOCKET);
-        *ret_taps = config_text("ipc://%s/%s", config->home, PATH_TAPS_SOCKET);
-    } else if (strncmp(text, "ipc:///", 7) == 0 && text[7] != '\0') {
-        *ret_broker = config_text("%s", text);
-        *ret_taps = config_text("%s.taps", text);
-    } else if (strncmp(text, "tcp://", 6) == 0 && colon > text + 6) {
-        char *end;
-        long port = strtol(colon + 1, &end, 10);
-        if (end == colon + 1 || *end != '\0' || port < 1 || port > 65534) {
-            *ret_reason = "the port must be a number from 1 to 65534; taps use the next one";
-            return -EINVAL;
-        }
-        *ret_broker = config_text("%s", text);
-        *ret_taps = config_text("%.*s:%ld", (int)(colon - text), text, port + 1);
-    } else {
-        *ret_reason = "it must be `local`, tcp://host:port or ipc:///path";
-        return -EINVAL;
-    }
-    return *ret_broker != NULL && *ret_taps != NULL ? 0 : -ENOMEM;
-}
-
-static void release_brokers(const struct config_field *field, void *base)
-{
-    (void)field;
-    struct config *config = base;
-    free_texts(config->brokers, config->n_brokers);
-    free_texts(config->taps, config->n_brokers);
-    config->brokers = config->taps = NULL;
-    config->n_brokers = 0;
-}
-
-/* Fills the lists of `config` from the texts. */
-static int fill_brokers(struct config_reader *reader, const struct yaml_node *node,
-                        char *const *texts, size_t count, struct config *config)
-{
-    config->brokers = mem_zalloc(count * sizeof *config->brokers);
-    config->taps = mem_zalloc(count * sizeof *config->taps);
-    if (config->brokers == NULL || config->taps == NULL)
-        return -ENOMEM;
-    for (size_t i = 0; i < count; i++) {
-        const struct yaml_node *at = node->type == YAML_SEQ ? yaml_at(node, i) : node;
-        const char *reason = "";
-        config->n_brokers = i + 1;
-        int rc = broker_endpoints(config, texts[i], &config->brokers[i], &config->taps[i], &reason);
-        if (rc == -EINVAL)
-            return config_problem(reader, at, "`bus.brokers`: `%.64s` is not usable: %s", texts[i],
-                                  reason);
-        if (rc != 0)
-            return rc;
-        for (size_t j = 0; j < i; j++)
-            if (strcmp(texts[i], texts[j]) == 0)
-                return config_problem(reader, at, "`bus.brokers`: `%.64s` is there twice",
-                                      texts[i]);
-        config->broker_local |= strcmp(texts[i], "local") == 0;
-    }
-    return 0;
-}
-
-static int set_brokers(struct config_reader *reader, const struct config_field *field,
-                       const struct yaml_node *node, void *base)
-{
-    struct config *config = base;
-    struct config made = {.home = config->home};
-    char **texts = NULL;
-    size_t count = 0;
-    int rc = copy_texts(reader, field, node, &texts, &count);
-    if (rc == 0 && count == 0)
-        rc = config_problem(reader, node, "`bus.brokers` must name at least one broker");
-    if (rc == 0)
-        rc = fill_brokers(reader, node, texts, count, &made);
-    free_texts(texts, count);
-    if (rc != 0) {
-        release_brokers(field, &made);
-        return rc;
-    }
-    release_brokers(field, base);
-    config->brokers = made.brokers;
-    config->taps = made.taps;
-    config->n_brokers = made.n_brokers;
-    config->broker_local = made.broker_local;
-    return 0;
-}
-
-static void print_brokers(const struct config_field *field, const void *base, struct buf *out)
-{
-    (void)field;
-    const struct config *config = base;
-    size_t home_len = strlen(config->home);
-    buf_add_char(out, '[');
-    for (size_t i = 0; i < config->n_brokers; i++) {
-        const char *path = config->brokers[i] + 6; /* behind ipc:// or tcp:// */
-        bool local = config->broker_local && strncmp(path, config->home, home_len) == 0 &&
-                     strcmp(path + home_len, "/" PATH_BROKER_SOCKET) == 0;
-        if (i > 0)
-            buf_add_str(out, ", ");
-        config_add_text(out, local ? "local" : config->brokers[i]);
-    }
-    buf_add_char(out, ']');
-}
-
-const struct config_kind config_kind_brokers = {"`local` or URL, or a list", set_brokers,
-                                                print_brokers, release_brokers};
+const struct config_kind config_kind_api = {"word", set_api, config_print_text,
+                                            config_release_text};

@@ -220,7 +220,8 @@ const char *yaml_nearest(const char *word, const char *const *choices)
         size_t choice_len = strlen(*choices);
         if (choice_len > NEAREST_MAX)
             continue;
-        size_t distance = edit_distance(word, len, *choices, choice_len);
+        bool begins = len >= 3 && strncmp(word, *choices, len) == 0;
+        size_t distance = begins ? 1 : edit_distance(word, len, *choices, choice_len);
         if (distance < best || (distance == best && nearest == NULL)) {
             best = distance;
             nearest = *choices;

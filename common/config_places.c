@@ -1,0 +1,285 @@
+/* Values that say where something is: URLs, keys, Redis, brokers. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/config_tables.h"
+#include "common/paths.h"
+#include "schemas/mem.h"
+
+/* --- URLs and keys ------------------------------------------------------------------------ */
+
+bool config_url_check(const char *url, const char **ret_reason)
+{
+    size_t scheme = strncmp(url, "http://", 7) == 0 ? 7 : strncmp(url, "https://", 8) == 0 ? 8 : 0;
+    size_t authority = strcspn(url + scheme, "/?#");
+    const char *host = url + scheme;
+    if (scheme == 0)
+        *ret_reason = "it must start with http:// or https://";
+    else if (memchr(host, '@', authority) != NULL)
+        *ret_reason = "a user or a key does not belong in it: use `key`";
+    else if (authority == 0 || host[0] == ':')
+        *ret_reason = "it has no host";
+    else if (strpbrk(url, "?#") != NULL)
+        *ret_reason = "it must not have ? or #";
+    else if (strpbrk(url, " \t\r\n\"<>\\^`{|}") != NULL)
+        *ret_reason = "it has a character that URLs cannot have";
+    else
+        return true;
+    return false;
+}
+
+/* Without trailing slashes and the version that the vendor's own clients add. */
+static size_t base_url_len(const char *url)
+{
+    static const char *const versions[] = {"/v1", "/v1beta", "/api"};
+    size_t len = strlen(url);
+    while (len > 0 && url[len - 1] == '/')
+        len--;
+    for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
+        size_t tail = strlen(versions[i]);
+        if (len > tail && strncmp(url + len - tail, versions[i], tail) == 0) {
+            len -= tail;
+            break;
+        }
+    }
+    while (len > 0 && url[len - 1] == '/')
+        len--;
+    return len;
+}
+
+static int set_url(struct config_reader *reader, const struct config_field *field,
+                   const struct yaml_node *node, void *base)
+{
+    const char *text, *reason;
+    if (!yaml_str(node, &text))
+        return config_problem(reader, node, "`%s` must be a URL", field->key);
+    if (!config_url_check(text, &reason))
+        return config_problem(reader, node, "`%s` is not a usable URL: %s", field->key, reason);
+    return config_replace_text(config_member(field, base), text, base_url_len(text));
+}
+
+const struct config_kind config_kind_url = {"URL", set_url, config_print_text, config_release_text};
+
+static bool is_key_reference(const char *text)
+{
+    static const char *const prefixes[] = {"env:", "file:", "cmd:"};
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++) {
+        size_t len = strlen(prefixes[i]);
+        if (strncmp(text, prefixes[i], len) == 0)
+            return text[len] != '\0';
+    }
+    return false;
+}
+
+/* The message never repeats the value: it may be the key itself. */
+static int set_keys(struct config_reader *reader, const struct config_field *field,
+                    const struct yaml_node *node, void *base)
+{
+    char **texts = NULL;
+    size_t count = 0;
+    int rc = config_copy_texts(reader, field, node, &texts, &count);
+    if (rc != 0)
+        return rc;
+    if (count == 1 && strcmp(texts[0], "none") == 0) {
+        config_free_texts(texts, count);
+        config_release_texts(field, base);
+        return 0;
+    }
+    for (size_t i = 0; i < count; i++)
+        if (!is_key_reference(texts[i])) {
+            const struct yaml_node *at = node->type == YAML_SEQ ? yaml_at(node, i) : node;
+            config_free_texts(texts, count);
+            return config_problem(reader, at,
+                                  "`%s` must say where the key is, not what it is: env:NAME, "
+                                  "file:PATH, cmd:COMMAND or none",
+                                  field->key);
+        }
+    config_release_texts(field, base);
+    *(char ***)config_member(field, base) = texts;
+    *config_count_of(field, base) = count;
+    return 0;
+}
+
+static void print_keys(const struct config_field *field, const void *base, struct buf *out)
+{
+    config_print_texts(field, base, out);
+    if (*(const size_t *)(const void *)((const char *)base + field->count_offset) == 0)
+        buf_add_str(out, "none");
+}
+
+const struct config_kind config_kind_keys = {"place of a key, or a list", set_keys, print_keys,
+                                             config_release_texts};
+
+/* --- Redis and brokers -------------------------------------------------------------------- */
+
+static void release_redis(const struct config_field *field, void *base)
+{
+    (void)field;
+    struct redis_options *redis = &((struct config *)base)->redis;
+    free(redis->socket);
+    free(redis->host);
+    free(redis->user);
+    free(redis->password);
+    *redis = (struct redis_options){0};
+}
+
+static int set_redis(struct config_reader *reader, const struct config_field *field,
+                     const struct yaml_node *node, void *base)
+{
+    struct config *config = base;
+    const char *text, *reason = "";
+    if (node->type == YAML_MAP)
+        return config_problem(reader, node,
+                              "`redis`: Sentinel is not supported in this version: give the "
+                              "master's address as redis://host:port");
+    if (!yaml_str(node, &text))
+        return config_problem(reader, node, "`redis` must be `local` or a URL");
+    struct redis_options options = {0};
+    int rc = 0;
+    bool local = strcmp(text, "local") == 0;
+    if (local)
+        options.socket = config_text("%s/%s", config->home, PATH_REDIS_SOCKET);
+    else
+        rc = config_redis_url(text, &options, &reason);
+    if (local && options.socket == NULL)
+        rc = -ENOMEM;
+    if (rc == -EINVAL)
+        rc = config_problem(reader, node, "`redis` is not usable: %s", reason);
+    if (rc == 0)
+        release_redis(field, base);
+    struct config scratch = {.redis = rc == 0 ? (struct redis_options){0} : options};
+    release_redis(field, &scratch);
+    if (rc == 0) {
+        config->redis = options;
+        config->redis_local = local;
+    }
+    return rc;
+}
+
+static void print_redis(const struct config_field *field, const void *base, struct buf *out)
+{
+    (void)field;
+    const struct config *config = base;
+    struct buf url = {0};
+    if (config->redis_local) {
+        buf_add_str(out, "local");
+        return;
+    }
+    config_redis_print(&config->redis, true, &url);
+    config_add_text(out, url.len > 0 ? url.data : "");
+    out->failed |= url.failed;
+    buf_release(&url);
+}
+
+const struct config_kind config_kind_redis = {"`local` or URL", set_redis, print_redis,
+                                              release_redis};
+
+/* An endpoint and its taps'. 0; -EINVAL with a reason; -ENOMEM. */
+static int broker_endpoints(const struct config *config, const char *text, char **ret_broker,
+                            char **ret_taps, const char **ret_reason)
+{
+    const char *colon = strrchr(text, ':');
+    if (strcmp(text, "local") == 0) {
+        *ret_broker = config_text("ipc://%s/%s", config->home, PATH_BROKER_SOCKET);
+        *ret_taps = config_text("ipc://%s/%s", config->home, PATH_TAPS_SOCKET);
+    } else if (strncmp(text, "ipc:///", 7) == 0 && text[7] != '\0') {
+        *ret_broker = config_text("%s", text);
+        *ret_taps = config_text("%s.taps", text);
+    } else if (strncmp(text, "tcp://", 6) == 0 && colon > text + 6) {
+        char *end;
+        long port = strtol(colon + 1, &end, 10);
+        if (end == colon + 1 || *end != '\0' || port < 1 || port > 65534) {
+            *ret_reason = "the port must be a number from 1 to 65534; taps use the next one";
+            return -EINVAL;
+        }
+        *ret_broker = config_text("%s", text);
+        *ret_taps = config_text("%.*s:%ld", (int)(colon - text), text, port + 1);
+    } else {
+        *ret_reason = "it must be `local`, tcp://host:port or ipc:///path";
+        return -EINVAL;
+    }
+    return *ret_broker != NULL && *ret_taps != NULL ? 0 : -ENOMEM;
+}
+
+static void release_brokers(const struct config_field *field, void *base)
+{
+    (void)field;
+    struct config *config = base;
+    config_free_texts(config->brokers, config->n_brokers);
+    config_free_texts(config->taps, config->n_brokers);
+    config->brokers = config->taps = NULL;
+    config->n_brokers = 0;
+}
+
+/* Fills the lists of `config` from the texts. */
+static int fill_brokers(struct config_reader *reader, const struct yaml_node *node,
+                        char *const *texts, size_t count, struct config *config)
+{
+    config->brokers = mem_zalloc(count * sizeof *config->brokers);
+    config->taps = mem_zalloc(count * sizeof *config->taps);
+    if (config->brokers == NULL || config->taps == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < count; i++) {
+        const struct yaml_node *at = node->type == YAML_SEQ ? yaml_at(node, i) : node;
+        const char *reason = "";
+        config->n_brokers = i + 1;
+        int rc = broker_endpoints(config, texts[i], &config->brokers[i], &config->taps[i], &reason);
+        if (rc == -EINVAL)
+            return config_problem(reader, at, "`bus.brokers`: `%.64s` is not usable: %s", texts[i],
+                                  reason);
+        if (rc != 0)
+            return rc;
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(texts[i], texts[j]) == 0)
+                return config_problem(reader, at, "`bus.brokers`: `%.64s` is there twice",
+                                      texts[i]);
+        config->broker_local |= strcmp(texts[i], "local") == 0;
+    }
+    return 0;
+}
+
+static int set_brokers(struct config_reader *reader, const struct config_field *field,
+                       const struct yaml_node *node, void *base)
+{
+    struct config *config = base;
+    struct config made = {.home = config->home};
+    char **texts = NULL;
+    size_t count = 0;
+    int rc = config_copy_texts(reader, field, node, &texts, &count);
+    if (rc == 0 && count == 0)
+        rc = config_problem(reader, node, "`bus.brokers` must name at least one broker");
+    if (rc == 0)
+        rc = fill_brokers(reader, node, texts, count, &made);
+    config_free_texts(texts, count);
+    if (rc != 0) {
+        release_brokers(field, &made);
+        return rc;
+    }
+    release_brokers(field, base);
+    config->brokers = made.brokers;
+    config->taps = made.taps;
+    config->n_brokers = made.n_brokers;
+    config->broker_local = made.broker_local;
+    return 0;
+}
+
+static void print_brokers(const struct config_field *field, const void *base, struct buf *out)
+{
+    (void)field;
+    const struct config *config = base;
+    size_t home_len = strlen(config->home);
+    buf_add_char(out, '[');
+    for (size_t i = 0; i < config->n_brokers; i++) {
+        const char *path = config->brokers[i] + 6; /* behind ipc:// or tcp:// */
+        bool local = config->broker_local && strncmp(path, config->home, home_len) == 0 &&
+                     strcmp(path + home_len, "/" PATH_BROKER_SOCKET) == 0;
+        if (i > 0)
+            buf_add_str(out, ", ");
+        config_add_text(out, local ? "local" : config->brokers[i]);
+    }
+    buf_add_char(out, ']');
+}
+
+const struct config_kind config_kind_brokers = {"`local` or URL, or a list", set_brokers,
+                                                print_brokers, release_brokers};

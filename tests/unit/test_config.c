@@ -1,0 +1,659 @@
+/* The configuration: what is read, refused, filled in, printed and found. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/clock.h"
+#include "common/config.h"
+#include "common/detect.h"
+#include "schemas/buf.h"
+#include "schemas/mem.h"
+#include "tests/lib/fixture.h"
+#include "workers/provider.h"
+
+#define COUNT(array) (sizeof(array) / sizeof *(array))
+
+static struct fixture fixture;
+
+static struct config *parse(const char *text)
+{
+    struct config *config = NULL;
+    struct err err = {""};
+    if (config_parse(&config, "t", text, strlen(text), &err) != 0)
+        fail_msg("%s", err.text);
+    return config;
+}
+
+static char *print(const struct config *config)
+{
+    struct buf out = {0};
+    config_print(config, &out);
+    return buf_take(&out, NULL);
+}
+
+/* Every section, as the documentation shows it. */
+static const char whole[] =
+    "redis: redis://user:p%40ss@db.example:6380/3\n"
+    "bus: {brokers: [local, 'tcp://10.0.0.5:5570'], curve: {enabled: false, keys: /etc/keys}}\n"
+    "store: /path/profile.db\n"
+    "queue: {lease_ms: 3000, renew_ms: 900, abandon_ms: 2000, max_attempts: 2, retain_s: 10}\n"
+    "providers:\n"
+    "  claude: {api: anthropic, key: env:ANTHROPIC_API_KEY, limits: {requests_per_minute: 50, "
+    "tokens_per_minute: 40000}}\n"
+    "  gemini: {api: gemini, key: [env:GEMINI_KEY_1, file:/etc/gemini]}\n"
+    "  ollama: {api: ollama, base_url: 'http://127.0.0.1:11434/api/'}\n"
+    "  studio: {api: lmstudio, base_url: 'http://127.0.0.1:1234/v1', timeouts: {gap_ms: 5}, "
+    "stream: false}\n"
+    "models:\n"
+    "  qwen-coder: {provider: ollama, name: 'qwen2.5-coder:7b', context: 32768, local: true}\n"
+    "  sonnet: {provider: claude, name: claude-sonnet-4-5, price: {input: 3.00, output: 15.00}, "
+    "no_sampling: true, max_output: 64000}\n"
+    "  flash: {provider: gemini}\n"
+    "workers:\n"
+    "  - {name: ollama-0, provider: ollama, concurrency: 2, gpu: 0}\n"
+    "  - {name: claude, provider: claude, models: [sonnet], concurrency: 64}\n"
+    "  - {name: g, provider: gemini, launch: [sh, -c, 'x y'], health: 'http://127.0.0.1:1/h'}\n"
+    "roles:\n"
+    "  planner: {models: [sonnet, qwen-coder], temperature: 0.2, max_tokens: 4096}\n"
+    "  coder: {system: \"line one\\nline \\\"two\\\" \\u00e9 \\u2028\", spill_ms: 5}\n"
+    "  poet: {models: [flash]}\n"
+    "routing: {mode: offline}\n"
+    "budget: {task_usd: 1.25}\n"
+    "plan: {max_subtasks: 9}\n";
+
+static void config_reads_every_section(void **state)
+{
+    (void)state;
+    struct config *config = parse(whole);
+    assert_string_equal(config->redis.host, "db.example");
+    assert_string_equal(config->redis.user, "user");
+    assert_string_equal(config->redis.password, "p@ss");
+    assert_int_equal(config->redis.port, 6380);
+    assert_int_equal(config->redis.database, 3);
+    assert_false(config->redis_local);
+    assert_int_equal(config->n_brokers, 2);
+    assert_true(config->broker_local);
+    assert_string_equal(config->taps[1], "tcp://10.0.0.5:5571");
+    assert_int_equal(config->lease_ms, 3000);
+    assert_true(config->offline);
+    assert_true(config->budget_task_usd == 1.25);
+    assert_int_equal(config->max_subtasks, 9);
+    assert_string_equal(config_provider(config, "ollama")->base_url, "http://127.0.0.1:11434");
+    assert_string_equal(config_provider(config, "studio")->base_url, "http://127.0.0.1:1234");
+    assert_int_equal(config_provider(config, "studio")->gap_ms, 5);
+    assert_false(config_provider(config, "studio")->stream);
+    assert_int_equal(config_provider(config, "gemini")->n_keys, 2);
+    assert_int_equal(config_provider(config, "claude")->requests_per_minute, 50);
+    assert_int_equal(config_model(config, "sonnet")->max_output, 64000);
+    assert_string_equal(config_model(config, "flash")->name, "flash");
+    assert_string_equal(config_worker(config, "ollama-0")->gpu, "0");
+    assert_string_equal(config_worker(config, "g")->launch[2], "x y");
+    assert_int_equal(config_role(config, "coder")->spill_ms, 5);
+    assert_string_equal(config_role(config, "coder")->system,
+                        "line one\nline \"two\" \xc3\xa9 \xe2\x80\xa8");
+    assert_string_equal(config_role(config, "poet")->system, "");
+    config_free(&config);
+}
+
+static void config_fills_in_defaults(void **state)
+{
+    (void)state;
+    struct config *config = parse("providers: {o: {api: ollama}, c: {api: anthropic}}\n"
+                                  "models: {cloud: {provider: c}, mine: {provider: o}}\n"
+                                  "roles: {coder: {temperature: 0.5}}\n");
+    char path[256];
+    snprintf(path, sizeof path, "%s/run/redis.sock", config->home);
+    assert_true(config->redis_local);
+    assert_string_equal(config->redis.socket, path);
+    assert_string_equal(config->appendfsync, "always");
+    snprintf(path, sizeof path, "ipc://%s/run/broker.sock", config->home);
+    assert_string_equal(config->brokers[0], path);
+    snprintf(path, sizeof path, "%s/profile.db", config->home);
+    assert_string_equal(config->store, path);
+    assert_int_equal(config->lease_ms, 15000);
+    assert_int_equal(config->beat_ms, 1000);
+    assert_int_equal(config->max_offers, 10000);
+    assert_false(config->simulated);
+    /* the usual environment variable, and what the api says of locality */
+    assert_string_equal(config_provider(config, "c")->keys[0], "env:ANTHROPIC_API_KEY");
+    assert_int_equal(config_provider(config, "o")->n_keys, 0);
+    assert_true(config_model(config, "mine")->local);
+    assert_false(config_model(config, "cloud")->local);
+    /* built-in roles are there; one that is in the file keeps the built-in prompt */
+    static const char *const roles[] = {"planner", "synthesizer", "general", "architect", "coder",
+                                        "tester",  "reviewer",    "writer",  "researcher"};
+    for (size_t i = 0; i < COUNT(roles); i++) {
+        const struct config_role *role = config_role(config, roles[i]);
+        assert_non_null(role);
+        assert_true(strlen(role->system) > 100);
+        assert_int_equal(role->n_models, 2);
+        assert_string_equal(role->models[0], "mine"); /* local first */
+        assert_int_equal(role->spill_ms, 800);
+    }
+    assert_true(config_role(config, "coder")->temperature == 0.5);
+    assert_true(config_role(config, "writer")->temperature == -1);
+    assert_non_null(strstr(config_role(config, "coder")->system, "path=relative/path"));
+    config_free(&config);
+}
+
+static void config_print_reads_back_to_the_same(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {whole, "", "simulator: {port: 20001, scenario: s.yaml}",
+                                        "redis: unix:///tmp/x y?db=4\nredis_appendfsync: 'no'"};
+    for (size_t i = 0; i < COUNT(texts); i++) {
+        struct config *first = parse(texts[i]);
+        char *once = print(first);
+        struct config *second = parse(once);
+        char *twice = print(second);
+        assert_string_equal(once, twice);
+        assert_int_equal(first->n_roles, second->n_roles);
+        assert_int_equal(first->simulated, second->simulated);
+        for (size_t role = 0; role < first->n_roles; role++)
+            assert_string_equal(first->roles[role].system, second->roles[role].system);
+        assert_string_equal(first->redis.password != NULL ? first->redis.password : "",
+                            second->redis.password != NULL ? second->redis.password : "");
+        free(once);
+        free(twice);
+        config_free(&first);
+        config_free(&second);
+    }
+}
+
+static void config_for_people_hides_the_password(void **state)
+{
+    (void)state;
+    struct config *config = parse(whole);
+    struct buf out = {0};
+    config_print_public(config, &out);
+    assert_null(strstr(out.data, "p%40ss"));
+    assert_non_null(strstr(out.data, "redis://user:***@db.example:6380/3"));
+    buf_release(&out);
+    config_free(&config);
+}
+
+#define PROVIDER "providers: {p: {api: ollama}}\n"
+static const struct {
+    const char *text;
+    const char *sentence;
+} bad[] = {
+    {"buss: {}", "t:1:1: unknown key `buss`; did you mean `bus`?"},
+    {"bus: {x: 1}", "t:1:7: unknown key `x` in `bus`; there are brokers, heartbeat_ms, max_offers, "
+                    "curve"},
+    {"- a", "t:1:1: a configuration must be a map of `key: value`"},
+    {"bus: {heartbeat: 5}",
+     "t:1:7: unknown key `heartbeat` in `bus`; did you mean `heartbeat_ms`?"},
+    {"bus: 5", "t:1:6: `bus` must be a map of `key: value`"},
+    {"bus: {heartbeat_ms: 5}",
+     "t:1:21: `bus.heartbeat_ms` must be a whole number from 10 to 60000"},
+    {"bus: {heartbeat_ms: '50'}",
+     "t:1:21: `bus.heartbeat_ms` must be a whole number from 10 to 60000"},
+    {"bus: {brokers: []}", "t:1:16: `bus.brokers` must name at least one broker"},
+    {"bus: {brokers: [local, local]}", "t:1:24: `bus.brokers`: `local` is there twice"},
+    {"bus: {brokers: 'tcp://h:65535'}",
+     "t:1:16: `bus.brokers`: `tcp://h:65535` is not usable: the port must be a number from 1 to "
+     "65534; taps use the next one"},
+    {"bus: {brokers: 'udp://h:1'}",
+     "t:1:16: `bus.brokers`: `udp://h:1` is not usable: it must be `local`, tcp://host:port or "
+     "ipc:///path"},
+    {"bus: {curve: {enabled: true}}",
+     "t:1:24: `bus.curve.enabled`: this version cannot encrypt the bus: leave it false and keep "
+     "the bus on one machine or a private network"},
+    {"redis: {sentinels: ['h:1'], master: m}",
+     "t:1:8: `redis`: Sentinel is not supported in this version: give the master's address as "
+     "redis://host:port"},
+    {"redis: rediss://h",
+     "t:1:8: `redis` is not usable: this version speaks no TLS to Redis: run a TLS sidecar such as "
+     "stunnel beside it and use its local port with redis://"},
+    {"redis: redis://h:0", "t:1:8: `redis` is not usable: the port must be a number from 1 to "
+                           "65535"},
+    {"redis: redis://h/x", "t:1:8: `redis` is not usable: what follows the / must be the number of "
+                           "a database"},
+    {"redis: 'redis://:%zz@h'",
+     "t:1:8: `redis` is not usable: user or password have a wrong %-escape"},
+    {"redis: unix:relative", "t:1:8: `redis` is not usable: it must be `local`, "
+                             "redis://[[user]:password@]host[:port][/db] or unix:///path"},
+    {"redis_appendfsync: allways", "t:1:20: `redis_appendfsync` must be always, everysec or no, "
+                                   "not `allways`; did you mean `always`?"},
+    {"queue: {lease_ms: 5000, renew_ms: 5000, abandon_ms: 60}",
+     "t:1:35: `queue.renew_ms` must be less than `queue.lease_ms`, which is 5000"},
+    {"queue: {abandon_ms: 60000}",
+     "t:1:21: `queue.abandon_ms` must be less than `queue.lease_ms`, which is 15000"},
+    {"providers: []", "t:1:12: `providers` must be a map: `name: {...}` for each"},
+    {"providers: {p: {}}", "t:1:16: a provider needs `api`"},
+    {"providers: {p: 5}", "t:1:16: a provider must be a map of `key: value`"},
+    {"providers: {p: {api: olama}}",
+     "t:1:22: `api` must be anthropic, openai, gemini, huggingface, ollama, lmstudio, llamacpp, "
+     "vllm, tgi, openai-compatible or noop, not `olama`; did you mean `ollama`?"},
+    {"providers: {p: {api: search}}", "t:1:22: `api: search` is not available in this version: "
+                                      "remove the provider and its models"},
+    {"providers: {p: {api: tgi}}", "t:1:16: a provider with `api: tgi` needs `base_url`"},
+    {"providers: {'p p': {api: ollama}}",
+     "t:1:13: `p p` is no name for a provider: 1 to 64 letters, digits and . _ -, beginning with a "
+     "letter, digit or _"},
+    {"providers: {p: {api: openai, key: sk-123}}",
+     "t:1:35: `key` must say where the key is, not what it is: env:NAME, file:PATH, cmd:COMMAND or "
+     "none"},
+    {"providers: {p: {api: openai, key: [env:A, 'env:']}}",
+     "t:1:43: `key` must say where the key is, not what it is: env:NAME, file:PATH, cmd:COMMAND or "
+     "none"},
+    {"providers: {p: {api: openai, base_url: 'ftp://h'}}",
+     "t:1:40: `base_url` is not a usable URL: it must start with http:// or https://"},
+    {"providers: {p: {api: openai, base_url: 'https://k@h'}}",
+     "t:1:40: `base_url` is not a usable URL: a user or a key does not belong in it: use `key`"},
+    {"providers: {p: {api: openai, base_url: 'https:///v1'}}",
+     "t:1:40: `base_url` is not a usable URL: it has no host"},
+    {"providers: {p: {api: openai, timeouts: {gap: 1}}}",
+     "t:1:41: unknown key `gap` in `timeouts`; did you mean `gap_ms`?"},
+    {"providers: {p: {api: ollama}, p: {api: ollama}}",
+     "t:1:31: duplicate key `p`: it is in line 1 already"},
+    {"models: {m: {provider: p}}", "t:1:24: there is no provider `p` under `providers`"},
+    {PROVIDER "models: {m: {provider: q}}",
+     "t:2:24: there is no provider `q` under `providers`; did you mean `p`?"},
+    {PROVIDER "models: {m: {provider: p, contxt: 1}}",
+     "t:2:27: unknown key `contxt` of a model; did you mean `context`?"},
+    {PROVIDER "models: {m@x: {provider: p}}",
+     "t:2:10: `m@x` is no name for a model: 1 to 64 letters, digits and . _ - :/+, beginning with "
+     "a letter, digit or _"},
+    {PROVIDER "workers: {w: {}}", "t:2:10: `workers` must be a list: `- {name: ...}` for each"},
+    {PROVIDER "workers:\n  - {provider: p}", "t:3:5: a worker needs `name`"},
+    {PROVIDER "workers:\n  - {name: w, provider: p}\n  - {name: w, provider: p}",
+     "t:4:12: there is a worker `w` already"},
+    {PROVIDER "workers:\n  - {name: w, provider: p, models: [m]}",
+     "t:3:37: there is no model `m` under `models`"},
+    {PROVIDER "workers:\n  - {name: w, provider: p, concurrency: 0}",
+     "t:3:41: `concurrency` must be a whole number from 1 to 100000"},
+    {"providers: {p: {api: ollama}, q: {api: vllm}}\nmodels: {m: {provider: p}}\n"
+     "workers: [{name: w, provider: q, models: [m]}]",
+     "t:3:43: model `m` belongs to provider `p`, not to `q`"},
+    {PROVIDER "workers: [{name: w, provider: p, launch: [x], health: nope}]",
+     "t:2:55: `health` is not a usable URL: it must start with http:// or https://"},
+    {"roles: {coder: {models: [sonet]}}", "t:1:26: there is no model `sonet` under `models`"},
+    {"roles: {coder: {temperature: 3}}", "t:1:30: `temperature` must be a number from -1 to 2"},
+    {"routing: {mode: onlin}", "t:1:17: `routing.mode` must be online or offline, not `onlin`; did "
+                               "you mean `online`?"},
+    {"store: ''", "t:1:8: `store` must not be empty"},
+    {"simulator: {port: 70000}", "t:1:19: `simulator.port` must be a whole number from 0 to 65535"},
+};
+
+static void config_errors_say_where_and_what(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < COUNT(bad); i++) {
+        struct config *config = NULL;
+        struct err err = {""};
+        assert_int_equal(config_parse(&config, "t", bad[i].text, strlen(bad[i].text), &err),
+                         -EINVAL);
+        assert_string_equal(err.text, bad[i].sentence);
+        assert_null(config);
+    }
+}
+
+static void config_never_repeats_a_key_that_is_written_out(void **state)
+{
+    (void)state;
+    struct config *config = NULL;
+    struct err err = {""};
+    static const char text[] = "providers: {p: {api: openai, key: sk-secret}}";
+    assert_int_equal(config_parse(&config, "t", text, sizeof text - 1, &err), -EINVAL);
+    assert_null(strstr(err.text, "sk-secret"));
+}
+
+struct seen {
+    int errors, warnings;
+    char last[1024];
+};
+
+static void count_problem(void *ctx, bool warning, const char *sentence)
+{
+    struct seen *seen = ctx;
+    seen->errors += !warning;
+    seen->warnings += warning;
+    snprintf(seen->last, sizeof seen->last, "%s", sentence);
+}
+
+static void config_check_tells_every_problem(void **state)
+{
+    (void)state;
+    struct config *config = NULL;
+    struct err err = {""};
+    struct seen seen = {0};
+    const char *path = fixture_write(&fixture, "bad.yaml", "a: 1\nb: 2\nroles: {coder: {x: 1}}\n");
+    assert_int_equal(config_check(&config, path, count_problem, &seen, &err), -EINVAL);
+    assert_int_equal(seen.errors, 3);
+    seen = (struct seen){0};
+    path = fixture_write(&fixture, "warn.yaml",
+                         "providers: {p: {api: ollama, limits: {tokens_per_minute: 5}}}\n"
+                         "models: {m: {provider: p}}\nworkers: [{name: w, provider: p}]\n"
+                         "budget: {task_usd: 2}\n");
+    assert_int_equal(config_check(&config, path, count_problem, &seen, &err), 0);
+    assert_int_equal(seen.errors, 0);
+    assert_int_equal(seen.warnings, 2);
+    assert_non_null(strstr(seen.last, "not enforced in this version"));
+    config_free(&config);
+}
+
+static void config_paths_are_relative_to_the_file(void **state)
+{
+    (void)state;
+    char wanted[256];
+    struct config *config = NULL;
+    struct err err = {""};
+    const char *path = fixture_write(&fixture, "sub/c.yaml",
+                                     "store: my.db\nproviders: {p: {api: openai, key: "
+                                     "'file:k'}}\nsimulator: {port: 1, scenario: s.yaml}\n");
+    assert_int_equal(config_load(&config, path, &err), 0);
+    snprintf(wanted, sizeof wanted, "%s/sub/my.db", fixture.dir);
+    assert_string_equal(config->store, wanted);
+    snprintf(wanted, sizeof wanted, "file:%s/sub/k", fixture.dir);
+    assert_string_equal(config->providers[0].keys[0], wanted);
+    snprintf(wanted, sizeof wanted, "%s/sub/s.yaml", fixture.dir);
+    assert_string_equal(config->simulator_scenario, wanted);
+    config_free(&config);
+}
+
+static void config_is_found_in_the_documented_order(void **state)
+{
+    (void)state;
+    struct config *config = NULL;
+    struct err err = {""};
+    char xdg[128];
+    snprintf(xdg, sizeof xdg, "%s/xdg", fixture.dir);
+    setenv("XDG_CONFIG_HOME", xdg, 1);
+    setenv("ORCHESTRATOR_DETECT", "simulator", 1);
+    assert_int_equal(config_load(&config, NULL, &err), 0);
+    assert_string_equal(config->path, CONFIG_BUILT_IN);
+    config_free(&config);
+    fixture_write(&fixture, "xdg/orchestrator/config.yaml", "plan: {max_subtasks: 1}");
+    assert_int_equal(config_load(&config, NULL, &err), 0);
+    assert_int_equal(config->max_subtasks, 1);
+    config_free(&config);
+    setenv("ORCHESTRATOR_CONFIG", fixture_write(&fixture, "env.yaml", "plan: {max_subtasks: 2}"),
+           1);
+    assert_int_equal(config_load(&config, NULL, &err), 0);
+    assert_int_equal(config->max_subtasks, 2);
+    config_free(&config);
+    const char *path = fixture_write(&fixture, "arg.yaml", "plan: {max_subtasks: 3}");
+    assert_int_equal(config_load(&config, path, &err), 0);
+    assert_int_equal(config->max_subtasks, 3);
+    config_free(&config);
+    unsetenv("ORCHESTRATOR_CONFIG");
+    assert_int_equal(config_load(&config, "/no/such/file", &err), -ENOENT);
+    assert_string_equal(err.text, "cannot read the configuration /no/such/file: No such file or "
+                                  "directory");
+}
+
+static void config_without_memory_says_so_and_leaks_nothing(void **state)
+{
+    (void)state;
+    int rc = -ENOMEM;
+    unsigned long k = 0;
+    while (rc == -ENOMEM) {
+        struct config *config = NULL;
+        struct err err = {""};
+        mem_fail_at(++k);
+        rc = config_parse(&config, "t", whole, sizeof whole - 1, &err);
+        mem_fail_at(0);
+        if (rc == -ENOMEM)
+            assert_string_equal(err.text, "t: out of memory");
+        config_free(&config);
+    }
+    assert_int_equal(rc, 0);
+    assert_true(k > 100);
+}
+
+static void config_apis_are_those_of_the_workers(void **state)
+{
+    (void)state;
+    size_t n_providers, n_apis;
+    const struct provider *const *providers = provider_table(&n_providers);
+    config_apis(&n_apis);
+    assert_int_equal(n_providers, n_apis);
+    for (size_t i = 0; i < n_providers; i++) {
+        const struct config_api *api = config_api(providers[i]->api);
+        assert_non_null(api);
+        assert_int_equal(api->local, providers[i]->local);
+        if (providers[i]->base_url != NULL && strcmp(api->name, "noop") != 0)
+            assert_string_equal(api->base_url, providers[i]->base_url);
+        if (providers[i]->needs_key)
+            assert_string_equal(api->key_env, providers[i]->key_env);
+    }
+}
+
+/* --- detection ----------------------------------------------------------------------------- */
+
+/* Answers every connection with the same bytes. */
+struct server {
+    int fd, port;
+    const char *answer;
+    pthread_t thread;
+};
+
+static void *serve(void *ctx)
+{
+    const struct server *server = ctx;
+    for (;;) {
+        char request[1024];
+        int fd = accept(server->fd, NULL, NULL);
+        if (fd < 0)
+            return NULL;
+        if (recv(fd, request, sizeof request, 0) > 0)
+            send(fd, server->answer, strlen(server->answer), MSG_NOSIGNAL);
+        close(fd);
+    }
+}
+
+static void server_start(struct server *server, const char *port_env, const char *answer)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t len = sizeof address;
+    char port[16];
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    server->answer = answer;
+    server->fd = socket(AF_INET, SOCK_STREAM, 0);
+    assert_int_equal(bind(server->fd, (struct sockaddr *)&address, len), 0);
+    assert_int_equal(listen(server->fd, 8), 0);
+    assert_int_equal(getsockname(server->fd, (struct sockaddr *)&address, &len), 0);
+    server->port = ntohs(address.sin_port);
+    snprintf(port, sizeof port, "%d", server->port);
+    setenv(port_env, port, 1);
+    assert_int_equal(pthread_create(&server->thread, NULL, serve, server), 0);
+}
+
+static void server_stop(struct server *server)
+{
+    shutdown(server->fd, SHUT_RDWR);
+    pthread_join(server->thread, NULL);
+    close(server->fd);
+}
+
+static void nothing_around(void)
+{
+    static const char *const ports[] = {"ORCHESTRATOR_OLLAMA_PORT", "ORCHESTRATOR_LMSTUDIO_PORT",
+                                        "ORCHESTRATOR_LLAMACPP_PORT", "ORCHESTRATOR_LLAMACPP2_PORT",
+                                        "ORCHESTRATOR_VLLM_PORT"};
+    static const char *const keys[] = {"ANTHROPIC_API_KEY", "OPENAI_API_KEY",
+                                       "GEMINI_API_KEY",    "GOOGLE_API_KEY",
+                                       "HF_TOKEN",          "ORCHESTRATOR_DETECT"};
+    for (size_t i = 0; i < COUNT(ports); i++)
+        setenv(ports[i], "0", 1);
+    for (size_t i = 0; i < COUNT(keys); i++)
+        unsetenv(keys[i]);
+}
+
+static struct config *detect(void)
+{
+    struct config *config = NULL;
+    struct err err = {""};
+    if (detect_config(&config, &err) != 0)
+        fail_msg("%s", err.text);
+    return config;
+}
+
+static void detection_of_nothing_is_the_simulator(void **state)
+{
+    (void)state;
+    nothing_around();
+    struct config *config = detect();
+    assert_true(config->simulated);
+    assert_true(config->simulator_port > 0);
+    assert_int_equal(config->n_providers, 4);
+    assert_int_equal(config->n_workers, 4);
+    /* the roles together use several providers */
+    assert_string_equal(config_role(config, "planner")->models[0], "sim-large");
+    assert_string_equal(config_role(config, "coder")->models[0], "sim-local");
+    assert_string_equal(config_role(config, "tester")->models[0], "sim-medium");
+    assert_string_equal(config_role(config, "writer")->models[0], "sim-small");
+    assert_true(config_model(config, "sim-local")->local);
+    config_free(&config);
+}
+
+static void detection_refers_to_keys_only(void **state)
+{
+    (void)state;
+    nothing_around();
+    setenv("ANTHROPIC_API_KEY", "sk-ant-secret", 1);
+    setenv("GOOGLE_API_KEY", "AIza-secret", 1);
+    struct config *config = detect();
+    char *text = print(config);
+    assert_false(config->simulated);
+    assert_null(strstr(text, "secret"));
+    assert_string_equal(config_provider(config, "claude")->keys[0], "env:ANTHROPIC_API_KEY");
+    assert_string_equal(config_provider(config, "gemini")->keys[0], "env:GOOGLE_API_KEY");
+    assert_true(config_model(config, "claude-sonnet")->price_output > 0);
+    assert_string_equal(config_role(config, "planner")->models[0], "claude-sonnet");
+    free(text);
+    config_free(&config);
+    nothing_around();
+}
+
+static void detection_learns_the_models_of_local_runtimes(void **state)
+{
+    (void)state;
+    struct server ollama, llama;
+    nothing_around();
+    server_start(&ollama, "ORCHESTRATOR_OLLAMA_PORT",
+                 "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"
+                 "{\"models\":[{\"name\":\"qwen2.5-coder:7b\"},{\"name\":\"nomic-embed-text\"},"
+                 "{\"name\":\"bad name\"},{\"x\":1},{\"name\":5}]}");
+    server_start(&llama, "ORCHESTRATOR_LLAMACPP_PORT",
+                 "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3c\r\n"
+                 "{\"data\":[{\"id\":\"qwen2.5-coder:7b\"},{\"id\":\"/m/My Model.gguf\"},"
+                 "{\"id\":\"/m/x.gguf\"}]}\r\n0\r\n\r\n");
+    setenv("OPENAI_API_KEY", "x", 1);
+    struct config *config = detect();
+    char url[64];
+    snprintf(url, sizeof url, "http://127.0.0.1:%d", ollama.port);
+    assert_string_equal(config_provider(config, "ollama")->base_url, url);
+    assert_string_equal(config_model(config, "qwen2.5-coder:7b")->provider, "ollama");
+    assert_string_equal(config_model(config, "qwen2.5-coder:7b-2")->provider, "llama");
+    assert_string_equal(config_model(config, "m/x.gguf")->name, "/m/x.gguf");
+    assert_int_equal(config->n_models, 5); /* the three, and two of OpenAI */
+    assert_string_equal(config_role(config, "coder")->models[0], "qwen2.5-coder:7b");
+    assert_string_equal(config_role(config, "planner")->models[0], "gpt-sol");
+    config_free(&config);
+    server_stop(&ollama);
+    server_stop(&llama);
+    nothing_around();
+}
+
+static void detection_takes_no_other_server_for_a_runtime(void **state)
+{
+    static const char *const answers[] = {
+        "",
+        "\n",
+        "HTTP/1.0 200 OK\r\n\r\n<html>{}</html>",
+        "HTTP/1.0 404 No\r\n\r\n{\"data\":[]}",
+        "HTTP/1.0 200 OK\r\n\r\n{\"data\":{\"id\":\"x\"}}",
+        "HTTP/1.0 200 OK\r\n\r\n}{",
+        "SSH-2.0-OpenSSH_9.2\r\n\r\n{\"data\":[{\"id\":\"x\"}]}",
+        "HTTP/1.0 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n{\"data\":[",
+    };
+    (void)state;
+    for (size_t i = 0; i < COUNT(answers); i++) {
+        struct server server;
+        nothing_around();
+        server_start(&server, "ORCHESTRATOR_VLLM_PORT", answers[i]);
+        struct config *config = detect();
+        assert_true(config->simulated);
+        config_free(&config);
+        server_stop(&server);
+    }
+    nothing_around();
+}
+
+static void detection_does_not_wait_for_the_silent(void **state)
+{
+    (void)state;
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t len = sizeof address;
+    char port[16];
+    nothing_around();
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    assert_int_equal(bind(fd, (struct sockaddr *)&address, len), 0);
+    assert_int_equal(listen(fd, 8), 0);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&address, &len), 0);
+    snprintf(port, sizeof port, "%d", ntohs(address.sin_port));
+    setenv("ORCHESTRATOR_OLLAMA_PORT", port, 1);
+    size_t count;
+    struct detect_runtime runtime = detect_runtimes(&count)[0];
+    int64_t started_ms = clock_ms();
+    detect_probe(&runtime, 1, DETECT_BUDGET_MS);
+    int64_t took_ms = clock_ms() - started_ms;
+    assert_false(runtime.found);
+    assert_true(took_ms >= DETECT_BUDGET_MS - 1);
+    assert_true(took_ms < DETECT_BUDGET_MS + 2000); /* a slow machine is no failure */
+    close(fd);
+    nothing_around();
+}
+
+static int set_up(void **state)
+{
+    (void)state;
+    fixture_init(&fixture);
+    nothing_around();
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    fixture_release(&fixture);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(config_reads_every_section),
+        cmocka_unit_test(config_fills_in_defaults),
+        cmocka_unit_test(config_print_reads_back_to_the_same),
+        cmocka_unit_test(config_for_people_hides_the_password),
+        cmocka_unit_test(config_errors_say_where_and_what),
+        cmocka_unit_test(config_never_repeats_a_key_that_is_written_out),
+        cmocka_unit_test(config_check_tells_every_problem),
+        cmocka_unit_test(config_paths_are_relative_to_the_file),
+        cmocka_unit_test(config_is_found_in_the_documented_order),
+        cmocka_unit_test(config_without_memory_says_so_and_leaks_nothing),
+        cmocka_unit_test(config_apis_are_those_of_the_workers),
+        cmocka_unit_test(detection_of_nothing_is_the_simulator),
+        cmocka_unit_test(detection_refers_to_keys_only),
+        cmocka_unit_test(detection_learns_the_models_of_local_runtimes),
+        cmocka_unit_test(detection_takes_no_other_server_for_a_runtime),
+        cmocka_unit_test(detection_does_not_wait_for_the_silent),
+    };
+    return cmocka_run_group_tests(tests, set_up, tear_down);
+}
