@@ -1,0 +1,216 @@
+/* Anthropic's Messages API. */
+#include <string.h>
+
+#include "simulator/family.h"
+
+/* clang-format off */
+static const struct sim_error_row rows[SIM_KIND_COUNT] = {
+    [SIM_KIND_RATE_LIMIT] = {429, "rate_limit_error", NULL, "This request would exceed your organization's rate limit of 50 requests per minute. Please try again in {retry} seconds."},
+    [SIM_KIND_QUOTA] = {402, "billing_error", NULL, "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade or purchase credits."},
+    [SIM_KIND_OVERLOADED] = {529, "overloaded_error", NULL, "Overloaded"},
+    [SIM_KIND_AUTH] = {401, "authentication_error", NULL, "invalid x-api-key"},
+    [SIM_KIND_CONTEXT_TOO_LONG] = {400, "invalid_request_error", NULL, "prompt is too long: {tokens} tokens > 200000 maximum"},
+    [SIM_KIND_BAD_REQUEST] = {400, "invalid_request_error", NULL, "temperature: this value is not supported by this model"},
+    [SIM_KIND_SERVER_ERROR] = {500, "api_error", NULL, "Internal server error"},
+    [SIM_KIND_NO_MODEL] = {404, "not_found_error", NULL, "model: {model}"},
+    [SIM_KIND_NO_ROUTE] = {404, "not_found_error", NULL, "Not Found"},
+    [SIM_KIND_NO_METHOD] = {405, "invalid_request_error", NULL, "Method Not Allowed"},
+    [SIM_KIND_TOO_LARGE] = {413, "request_too_large", NULL, "Request exceeds the maximum size"},
+};
+/* clang-format on */
+
+static int parse_messages(struct sim_request *request, struct sim_error *ret)
+{
+    const json_t *messages = json_get(request->root, "messages");
+    if (messages == NULL)
+        return sim_error_set(ret, "", "messages: Field required");
+    if (!json_is_array(messages))
+        return sim_error_set(ret, "", "messages: Input should be a valid list");
+    if (json_array_size(messages) == 0)
+        return sim_error_set(ret, "", "messages: at least one message is required");
+    size_t i;
+    json_t *message;
+    json_array_foreach (messages, i, message) {
+        const char *role = json_str(message, "role", "");
+        if (strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0)
+            return sim_error_set(ret, "",
+                                 "messages: Unexpected role \"%s\". The Messages API accepts a "
+                                 "top-level `system` parameter, not \"system\" as an input message "
+                                 "role.",
+                                 role);
+        const json_t *content = json_get(message, "content");
+        if (content == NULL)
+            return sim_error_set(ret, "", "messages.%zu.content: Field required", i);
+        if (!sim_request_add_content(&request->prompt, content))
+            return sim_error_set(ret, "", "messages.%zu.content: Input should be a valid list", i);
+    }
+    return 0;
+}
+
+static int parse(struct sim_request *request, struct sim_error *ret)
+{
+    const json_t *root = request->root;
+    if (json_get(root, "model") == NULL)
+        return sim_error_set(ret, "", "model: Field required");
+    if (!json_is_string(json_get(root, "model")))
+        return sim_error_set(ret, "", "model: Input should be a valid string");
+    const json_t *limit = json_get(root, "max_tokens");
+    if (limit == NULL)
+        return sim_error_set(ret, "", "max_tokens: Field required");
+    if (!json_is_integer(limit))
+        return sim_error_set(ret, "", "max_tokens: Input should be a valid integer");
+    request->max_tokens = json_integer_value(limit);
+    if (request->max_tokens < 1)
+        return sim_error_set(ret, "", "max_tokens: must be greater than or equal to 1");
+    const json_t *system = json_get(root, "system");
+    if (system != NULL && !sim_request_add_content(&request->system, system))
+        return sim_error_set(ret, "", "system: Input should be a valid list");
+    int rc = parse_messages(request, ret);
+    if (rc != 0)
+        return rc;
+    double temperature = json_num(root, "temperature", 1);
+    if (temperature < 0 || temperature > 1)
+        return sim_error_set(ret, "", "temperature: range: 0..1");
+    request->stream = json_bool(root, "stream", false);
+    const json_t *format = json_path(root, "output_config.format");
+    if (strcmp(json_str(format, "type", ""), "json_schema") == 0) {
+        request->schema = json_get(format, "schema");
+        if (!json_is_object(request->schema))
+            return sim_error_set(ret, "", "output_config.format.schema: Field required");
+    }
+    return 0;
+}
+
+static void add_headers(const struct sim_answer *answer, struct buf *out)
+{
+    buf_printf(out,
+               "request-id: req_sim%llu\nanthropic-organization-id: org-simulated\n"
+               "anthropic-ratelimit-requests-limit: 10000\n"
+               "anthropic-ratelimit-requests-remaining: 9999\n"
+               "anthropic-ratelimit-tokens-limit: 2000000\n"
+               "anthropic-ratelimit-tokens-remaining: 1999000\n",
+               (unsigned long long)answer->seq);
+    buf_add_str(out, "anthropic-ratelimit-requests-reset: ");
+    sim_family_add_date(out, answer->created_s + 1, -1);
+    buf_add_char(out, '\n');
+}
+
+static void add_usage(const struct sim_answer *answer, struct buf *out)
+{
+    buf_printf(out,
+               "{\"input_tokens\":%lld,\"cache_creation_input_tokens\":0,"
+               "\"cache_read_input_tokens\":0,\"cache_creation\":{\"ephemeral_5m_input_tokens\":0,"
+               "\"ephemeral_1h_input_tokens\":0},\"output_tokens\":%lld,"
+               "\"service_tier\":\"standard\"}",
+               (long long)answer->request->prompt_tokens, (long long)answer->output_tokens);
+}
+
+static const char *stop_reason(const struct sim_answer *answer)
+{
+    if (!answer->finished)
+        return "null";
+    return answer->length ? "\"max_tokens\"" : "\"end_turn\"";
+}
+
+static void add_head(const struct sim_answer *answer, struct buf *out)
+{
+    buf_printf(out,
+               "{\"id\":\"msg_sim%llu\",\"type\":\"message\",\"role\":\"assistant\",\"model\":",
+               (unsigned long long)answer->seq);
+    sim_family_add_json(out, answer->model);
+}
+
+static void add_whole(const struct sim_answer *answer, struct buf *out)
+{
+    add_head(answer, out);
+    buf_add_str(out, ",\"content\":[{\"type\":\"text\",\"text\":");
+    buf_add_json(out, answer->text, answer->text_len);
+    buf_printf(out, "}],\"stop_reason\":%s,\"stop_sequence\":null,\"stop_details\":null,\"usage\":",
+               stop_reason(answer));
+    add_usage(answer, out);
+    buf_add_char(out, '}');
+}
+
+static void add_open(const struct sim_answer *answer, struct buf *out)
+{
+    buf_add_str(out, "event: message_start\ndata: {\"type\":\"message_start\",\"message\":");
+    add_head(answer, out);
+    buf_add_str(out, ",\"content\":[],\"stop_reason\":null,\"stop_sequence\":null,\"usage\":");
+    add_usage(answer, out);
+    buf_add_str(out, "}}\n\nevent: content_block_start\ndata: {\"type\":\"content_block_start\","
+                     "\"index\":0,\"content_block\":{\"type\":\"text\",\"text\":\"\"}}\n\n"
+                     "event: ping\ndata: {\"type\": \"ping\"}\n\n");
+}
+
+static void add_piece(const struct sim_answer *answer, const char *text, size_t len,
+                      struct buf *out)
+{
+    (void)answer;
+    buf_add_str(out, "event: content_block_delta\ndata: {\"type\":\"content_block_delta\","
+                     "\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":");
+    buf_add_json(out, text, len);
+    buf_add_str(out, "}}\n\n");
+}
+
+static void add_close(const struct sim_answer *answer, struct buf *out)
+{
+    buf_printf(out,
+               "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n"
+               "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{"
+               "\"stop_reason\":%s,\"stop_sequence\":null},\"usage\":",
+               stop_reason(answer));
+    add_usage(answer, out);
+    buf_add_str(out, "}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
+}
+
+static void add_body(const struct sim_request *request, const struct sim_error *error,
+                     struct buf *out)
+{
+    struct buf message = {0};
+    sim_family_message(&message, request, error, &rows[error->kind]);
+    buf_printf(
+        out, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":", rows[error->kind].type);
+    buf_add_json(out, message.data, message.len);
+    buf_add_str(out, ",\"details\":null},\"request_id\":\"req_simulated\"}");
+    buf_release(&message);
+}
+
+static void write_error(const struct sim_request *request, const struct sim_error *error,
+                        struct sim_failure *ret)
+{
+    double retry_s = sim_family_retry_s(error);
+    ret->status = error->status != 0 ? error->status : rows[error->kind].status;
+    ret->type = "application/json";
+    buf_add_str(&ret->headers, "request-id: req_simulated\n");
+    if (retry_s >= 0)
+        buf_printf(&ret->headers, "retry-after: %.0f\n", retry_s < 1 && retry_s > 0 ? 1 : retry_s);
+    if (error->kind == SIM_KIND_RATE_LIMIT)
+        buf_add_str(&ret->headers, "anthropic-ratelimit-requests-limit: 50\n"
+                                   "anthropic-ratelimit-requests-remaining: 0\n");
+    if (error->kind == SIM_KIND_RATE_LIMIT || error->kind == SIM_KIND_OVERLOADED ||
+        error->kind == SIM_KIND_SERVER_ERROR)
+        buf_add_str(&ret->headers, "x-should-retry: true\n");
+    add_body(request, error, &ret->body);
+}
+
+static void add_stream_error(const struct sim_answer *answer, const struct sim_error *error,
+                             struct buf *out)
+{
+    buf_add_str(out, "event: error\ndata: ");
+    add_body(answer->request, error, out);
+    buf_add_str(out, "\n\n");
+}
+
+const struct sim_family sim_family_anthropic = {
+    .name = "anthropic",
+    .stream_type = "text/event-stream; charset=utf-8",
+    .opens_early = true,
+    .parse = parse,
+    .headers = add_headers,
+    .whole = add_whole,
+    .open = add_open,
+    .piece = add_piece,
+    .close = add_close,
+    .error = write_error,
+    .stream_error = add_stream_error,
+};
