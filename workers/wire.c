@@ -159,8 +159,6 @@ static void check_empty(struct provider_reply *reply)
 
 void wire_conclude(struct provider_reply *reply)
 {
-    if (reply->text.failed || reply->reasoning.failed)
-        provider_reply_fail(reply, CLASS_RETRY, "out of memory while reading the answer");
     if (reply->finish == FINISH_NONE)
         provider_reply_fail(reply, CLASS_BAD_RESPONSE, "the answer ended without a finish reason");
     if (reply->finish == FINISH_FILTERED) {
@@ -235,6 +233,7 @@ bool wire_is_done(const char *data, size_t len)
     return len == 6 && memcmp(data, "[DONE]", 6) == 0;
 }
 
+/* After every document: half a text must not pass for an answer. */
 static void check_memory(struct provider_reply *reply)
 {
     if (reply->text.failed || reply->reasoning.failed)
