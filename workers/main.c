@@ -120,7 +120,7 @@ static int serve(const struct arguments *arguments, const struct config *config)
     struct arguments own = *arguments;
     struct worker *worker;
     struct err err = {0};
-    uv_loop_t loop;
+    uv_loop_t loop = {0}; /* uv_loop_init() keeps its data member */
     int status = 0;
     own.worker.config = config;
     uv_loop_init(&loop);

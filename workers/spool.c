@@ -219,8 +219,9 @@ static int write_out(struct spool *spool, struct bytes outcome, struct bytes tim
     buf_clear(&spool->pending);
     uv_prepare_stop(spool->turn);
     if (rc != 0) {
-        /* The next write goes to the same place; until then the rest is a torn record. */
         say_failed(spool, rc);
+        if (ftruncate(spool->fd, (off_t)spool->size) != 0) /* else the next reader skips it */
+            log_debug("%s keeps a torn record", spool->path);
         return rc;
     }
     if (spool->failing)

@@ -1,0 +1,202 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <string.h>
+
+#include "tests/lib/fixture.h"
+#include "workers/arms.h"
+#include "workers/gpu.h"
+#include "workers/limiter.h"
+#include "workers/record.h"
+
+static const char yaml[] = "redis: unix:///tmp/none.sock\n"
+                           "providers:\n"
+                           "  cloud: {api: openai, base_url: 'http://127.0.0.1:1', key: none}\n"
+                           "  here:  {api: ollama}\n"
+                           "models:\n"
+                           "  big:   {provider: cloud, name: gpt-9}\n"
+                           "  small: {provider: cloud, name: gpt-9-mini}\n"
+                           "  mine:  {provider: here, name: 'qwen:7b'}\n"
+                           "workers:\n"
+                           "  - {name: all, provider: cloud}\n"
+                           "  - {name: some, provider: cloud, models: [small]}\n"
+                           "  - {name: cpu, provider: here}\n"
+                           "  - {name: gpu, provider: here, gpu: 1}\n"
+                           "  - {name: uuid, provider: here, gpu: GPU-12ab}\n";
+
+static void assert_arms(const char *worker, const char *first, size_t n)
+{
+    struct config *config;
+    struct err err = {0};
+    if (config_parse(&config, "test", yaml, strlen(yaml), &err) != 0)
+        fail_msg("%s", err.text);
+    struct arms arms;
+    const struct config_worker *self = config_worker(config, worker);
+    bool local = strcmp(self->provider, "here") == 0;
+    if (arms_init(&arms, config, self, local, "host1", &err) != 0)
+        fail_msg("%s", err.text);
+    assert_int_equal(arms.n, n);
+    assert_string_equal(arms.items[0].name, first);
+    assert_ptr_equal(arms_find(&arms, first), &arms.items[0]);
+    assert_null(arms_find(&arms, "big"));
+    assert_int_equal(arms.items[0].local, local);
+    arms_release(&arms);
+    config_free(&config);
+}
+
+static void remote_arms_are_at_their_provider_and_local_ones_at_host_and_gpu(void **state)
+{
+    (void)state;
+    assert_arms("all", "big@cloud", 2);
+    assert_arms("some", "small@cloud", 1);
+    assert_arms("cpu", "mine@host1", 1);
+    assert_arms("gpu", "mine@host1/gpu1", 1);
+    assert_arms("uuid", "mine@host1/GPU-12ab", 1);
+}
+
+static void a_worker_without_models_is_told_so(void **state)
+{
+    (void)state;
+    struct config config = {.path = NULL};
+    struct config_worker worker = {.name = (char[]){"w"}, .provider = (char[]){"p"}};
+    struct arms arms;
+    struct err err = {0};
+    assert_int_equal(arms_init(&arms, &config, &worker, false, "h", &err), -EINVAL);
+    assert_non_null(strstr(err.text, "provider: p"));
+}
+
+static void snapshots_and_paths_are_the_same_model(void **state)
+{
+    (void)state;
+    assert_true(arms_model_matches("gpt-6-sol", "gpt-6-sol"));
+    assert_true(arms_model_matches("gpt-6-sol", "gpt-6-sol-2026-09-22"));
+    assert_true(arms_model_matches("gpt-6-sol-2026-09-22", "gpt-6-sol"));
+    assert_true(arms_model_matches("claude-sonnet-4-5", "claude-sonnet-4-5-20250929"));
+    assert_true(arms_model_matches("gemini-3-pro", "models/gemini-3-pro-001"));
+    assert_true(arms_model_matches("qwen2.5-coder", "qwen2.5-coder:latest"));
+    assert_true(arms_model_matches("meta/Llama-3-8B:novita", "llama-3-8b"));
+    assert_true(arms_model_matches("/models/q.gguf", "q"));
+}
+
+static void other_models_are_not(void **state)
+{
+    (void)state;
+    assert_false(arms_model_matches("gpt-4o", "gpt-4o-mini"));
+    assert_false(arms_model_matches("gpt-4", "gpt-4-1"));
+    assert_false(arms_model_matches("gpt-4", "gpt-45"));
+    assert_false(arms_model_matches("qwen:7b", "qwen:14b"));
+    assert_false(arms_model_matches("gpt-6-sol", "gpt-6"));
+    assert_false(arms_model_matches("a", "b"));
+    assert_false(arms_model_matches("a", ""));
+}
+
+static void cost_follows_the_prices(void **state)
+{
+    (void)state;
+    struct config_model model = {.price_input = 3, .price_output = 15};
+    assert_float_equal(record_cost_usd(&model, 1000000, -1, 100000), 4.5, 1e-9);
+    assert_float_equal(record_cost_usd(&model, 1000000, 500000, 0), 3, 1e-9);
+    model.price_cached = 0.3;
+    assert_float_equal(record_cost_usd(&model, 1000000, 500000, 0), 1.65, 1e-9);
+    assert_float_equal(record_cost_usd(&model, 10, 500000, 0), 3e-6, 1e-9);
+    assert_float_equal(record_cost_usd(&model, -1, -1, -1), 0, 1e-9);
+}
+
+static void requests_per_minute_are_kept(void **state)
+{
+    (void)state;
+    struct limiter limiter;
+    limiter_init(&limiter, 60, 0, 0);
+    int64_t now_ms = 0;
+    int started = 0;
+    while (now_ms < 60000) {
+        int64_t delay_ms = limiter_delay_ms(&limiter, now_ms);
+        if (delay_ms == 0) {
+            limiter_request(&limiter);
+            started++;
+        }
+        now_ms += delay_ms;
+    }
+    assert_in_range(started, 60, 66); /* a burst of a tenth, then one a second */
+}
+
+static void tokens_that_were_overdrawn_are_waited_for(void **state)
+{
+    (void)state;
+    struct limiter limiter;
+    limiter_init(&limiter, 0, 60000, 0);
+    assert_int_equal(limiter_delay_ms(&limiter, 0), 0);
+    limiter_request(&limiter);
+    limiter_tokens(&limiter, 16000);
+    assert_in_range(limiter_delay_ms(&limiter, 0), 9990, 10010);
+    assert_int_equal(limiter_delay_ms(&limiter, 10010), 0);
+    limiter_tokens(&limiter, -1);
+    assert_int_equal(limiter_delay_ms(&limiter, 10010), 0);
+}
+
+static void without_limits_nothing_waits(void **state)
+{
+    (void)state;
+    struct limiter limiter;
+    limiter_init(&limiter, 0, 0, 0);
+    for (int i = 0; i < 1000; i++) {
+        assert_int_equal(limiter_delay_ms(&limiter, 0), 0);
+        limiter_request(&limiter);
+        limiter_tokens(&limiter, 100000);
+    }
+}
+
+static void lists_of_cpus_are_read(void **state)
+{
+    (void)state;
+    cpu_set_t cpus;
+    assert_int_equal(gpu_parse_cpus(&cpus, "0-3,8,10-11\n"), 0);
+    assert_int_equal(CPU_COUNT(&cpus), 7);
+    assert_true(CPU_ISSET(8, &cpus) && !CPU_ISSET(9, &cpus));
+    const char *const bad[] = {"", "x", "3-1", "0-", "0-99999", "1,,2", "1 2"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(gpu_parse_cpus(&cpus, bad[i]), -EINVAL);
+}
+
+static void the_cpus_near_a_gpu_are_found_by_index_and_uuid(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    fixture_init(&fixture);
+    fixture_write(&fixture, "proc/driver/nvidia/gpus/0000:1A:00.0/information",
+                  "Model: X\nGPU UUID: GPU-aaaa\n");
+    fixture_write(&fixture, "proc/driver/nvidia/gpus/0000:b3:00.0/information",
+                  "Model: X\nGPU UUID: GPU-bbbb\n");
+    fixture_write(&fixture, "sys/bus/pci/devices/0000:1a:00.0/local_cpulist", "0-1\n");
+    fixture_write(&fixture, "sys/bus/pci/devices/0000:b3:00.0/local_cpulist", "2-4\n");
+    cpu_set_t cpus;
+    assert_int_equal(gpu_cpus(&cpus, fixture.dir, "0"), 0);
+    assert_int_equal(CPU_COUNT(&cpus), 2);
+    assert_int_equal(gpu_cpus(&cpus, fixture.dir, "GPU-bbbb"), 0);
+    assert_int_equal(CPU_COUNT(&cpus), 3);
+    assert_int_equal(gpu_cpus(&cpus, fixture.dir, "2"), -ENOENT);
+    assert_int_equal(gpu_cpus(&cpus, fixture.dir, "GPU-cccc"), -ENOENT);
+    assert_int_equal(gpu_cpus(&cpus, "/nonexistent", "0"), -ENOENT);
+    fixture_release(&fixture);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(remote_arms_are_at_their_provider_and_local_ones_at_host_and_gpu),
+        cmocka_unit_test(a_worker_without_models_is_told_so),
+        cmocka_unit_test(snapshots_and_paths_are_the_same_model),
+        cmocka_unit_test(other_models_are_not),
+        cmocka_unit_test(cost_follows_the_prices),
+        cmocka_unit_test(requests_per_minute_are_kept),
+        cmocka_unit_test(tokens_that_were_overdrawn_are_waited_for),
+        cmocka_unit_test(without_limits_nothing_waits),
+        cmocka_unit_test(lists_of_cpus_are_read),
+        cmocka_unit_test(the_cpus_near_a_gpu_are_found_by_index_and_uuid),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
