@@ -294,34 +294,42 @@ static bool is_over(int64_t limit_ms, int64_t since_ms, int64_t now_ms)
     return limit_ms > 0 && now_ms - since_ms >= limit_ms;
 }
 
+/* Until a stream's first token, that is waited for; then gaps count. */
+static bool check_silence(struct exchange *exchange, int64_t now_ms)
+{
+    const struct exchange_limits *limits = &exchange->limits;
+    if (exchange->streams && exchange->first_ms <= 0 && exchange->kind <= BODY_STREAM) {
+        if (!is_over(limits->first_token_ms, exchange->begun_ms, now_ms))
+            return false;
+        provider_reply_fail(&exchange->reply, CLASS_TIMEOUT, "no token within %lld ms",
+                            (long long)limits->first_token_ms);
+        return true;
+    }
+    if (exchange->kind == BODY_UNKNOWN || !is_over(limits->gap_ms, exchange->heard_ms, now_ms))
+        return false;
+    provider_reply_fail(&exchange->reply, CLASS_TIMEOUT, "nothing came for %lld ms",
+                        (long long)limits->gap_ms);
+    return true;
+}
+
 /* Sets the error when a limit is over; false when none is. */
 static bool check_limits(struct exchange *exchange, int64_t now_ms)
 {
     const struct exchange_limits *limits = &exchange->limits;
-    struct provider_reply *reply = &exchange->reply;
     if (is_over(limits->total_ms, exchange->begun_ms, now_ms)) {
-        provider_reply_fail(reply, CLASS_TIMEOUT, "not finished within %lld ms",
+        provider_reply_fail(&exchange->reply, CLASS_TIMEOUT, "not finished within %lld ms",
                             (long long)limits->total_ms);
-    } else if (!exchange->connected) {
-        if (!is_over(limits->connect_ms, exchange->begun_ms, now_ms))
-            return false;
-        exchange->connected = http_connected(exchange->http);
-        if (exchange->connected)
-            return false;
-        provider_reply_fail(reply, CLASS_TIMEOUT, "no connection within %lld ms",
-                            (long long)limits->connect_ms);
-    } else if (exchange->streams && exchange->first_ms <= 0 && exchange->kind <= BODY_STREAM) {
-        if (!is_over(limits->first_token_ms, exchange->begun_ms, now_ms))
-            return false;
-        provider_reply_fail(reply, CLASS_TIMEOUT, "no token within %lld ms",
-                            (long long)limits->first_token_ms);
-    } else {
-        if (exchange->kind == BODY_UNKNOWN || !is_over(limits->gap_ms, exchange->heard_ms, now_ms))
-            return false;
-        provider_reply_fail(reply, CLASS_TIMEOUT, "nothing came for %lld ms",
-                            (long long)limits->gap_ms);
+        return true;
     }
-    return true;
+    if (!exchange->connected && is_over(limits->connect_ms, exchange->begun_ms, now_ms)) {
+        exchange->connected = http_connected(exchange->http);
+        if (!exchange->connected) {
+            provider_reply_fail(&exchange->reply, CLASS_TIMEOUT, "no connection within %lld ms",
+                                (long long)limits->connect_ms);
+            return true;
+        }
+    }
+    return check_silence(exchange, now_ms);
 }
 
 /* Whether the answer is complete and only the server's goodbye is missing for too long. */
