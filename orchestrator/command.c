@@ -318,8 +318,6 @@ int command_fail(const struct invocation *invocation, int code, const char *form
     vfprintf(stderr, format, args);
     va_end(args);
     fputc('\n', stderr);
-    if (code == EXIT_USAGE)
-        fprintf(stderr, "`orchestrator %s --help` shows how it is used.\n", name);
     return code;
 }
 

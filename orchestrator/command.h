@@ -56,7 +56,7 @@ int invocation_int(const struct invocation *invocation, const char *option, int6
 /* Seconds, with a fraction if need be, as milliseconds; the same returns. */
 int invocation_seconds(const struct invocation *invocation, const char *option, int64_t *ret_ms);
 
-/* Prints "orchestrator NAME: text" on stderr and, for EXIT_USAGE, how to get help. Returns code. */
+/* Prints "orchestrator NAME: text" on stderr. The sentence says what to do. Returns code. */
 int command_fail(const struct invocation *invocation, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 

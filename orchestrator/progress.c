@@ -200,7 +200,7 @@ static void print_transition(struct progress *progress, const struct row *row,
     add_part(out, " on ", running ? (*entry->arm != '\0' ? entry->arm : entry->worker) : "");
     if (running && entry->attempt > 1)
         buf_printf(out, ", attempt %lld", (long long)entry->attempt);
-    if (row != NULL && row->state == SUB_DONE && row->started_ms > 0) {
+    if (row != NULL && strcmp(entry->what, "done") == 0 && row->started_ms > 0) {
         buf_add_str(out, " in ");
         render_duration(out, (double)(row->ended_ms - row->started_ms));
     }

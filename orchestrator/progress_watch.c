@@ -13,6 +13,7 @@
 #include "schemas/mem.h"
 
 #define DRAW_MS 100
+#define HINT_MS 5000 /* a task of which nothing has run for so long: say what may be missing */
 
 struct watch {
     struct client *client;
@@ -23,11 +24,12 @@ struct watch {
     struct queue_log_follow *log;
     struct bus **taps;
     size_t n_taps;
-    struct loop_timer *draw;
+    struct loop_timer *draw, *hint;
     json_t *ended; /* the task's object, once it has ended */
     int pending;   /* answers of the queue that still come */
     bool closed;   /* the last of them frees */
     bool reading, read_again;
+    bool ran;     /* some subtask was run */
     bool gone;    /* Redis does not have the task: the archive may */
     bool stopped; /* a signal: leave the task */
     bool cancelling;
@@ -93,6 +95,7 @@ static void log_entry(void *ctx, const struct queue_log_entry *entry)
     if (watch->over)
         return;
     progress_entry(watch->progress, entry, clock_wall_ms());
+    watch->ran = watch->ran || strcmp(entry->what, "running") == 0;
     if (strncmp(entry->what, "task-", 5) == 0 || strcmp(entry->what, "expanded") == 0)
         read_task(watch);
 }
@@ -134,6 +137,33 @@ static void draw_due(void *ctx)
 {
     struct watch *watch = ctx;
     progress_draw(watch->progress, clock_wall_ms());
+}
+
+/* --- when nothing happens -----------------------------------------------------------------------
+ */
+
+static void daemons_came(void *ctx, const char *const *jsons, size_t n, const char *err)
+{
+    struct watch *watch = ctx;
+    (void)jsons;
+    bool known = err == NULL || *err == '\0';
+    if (known && !watch->over && n == 0)
+        progress_note(watch->progress, "no daemon is alive, so nothing offers the task to workers: "
+                                       "`orchestrator serve` starts one");
+    else if (known && !watch->over)
+        progress_note(watch->progress,
+                      "nothing of the task has run yet: its workers are busy, or none serves its "
+                      "models: `orchestrator status` shows them");
+    watch_unref(watch);
+}
+
+static void hint_due(void *ctx)
+{
+    struct watch *watch = ctx;
+    if (watch->ran || !watch->client->up)
+        return;
+    watch->pending++;
+    queue_orchestrators(watch->client->queue, daemons_came, watch);
 }
 
 /* --- interruptions ------------------------------------------------------------------------------
@@ -195,6 +225,8 @@ static int watch_open(struct watch *watch)
         watch->draw = loop_timer_new(&watch->client->loop, draw_due, watch);
         loop_timer_start(watch->draw, DRAW_MS, DRAW_MS);
     }
+    watch->hint = loop_timer_new(&watch->client->loop, hint_due, watch);
+    loop_timer_start(watch->hint, HINT_MS, 0);
     read_task(watch);
     return EXIT_DONE;
 }
@@ -209,6 +241,7 @@ static void watch_close(struct watch *watch)
         bus_close(&watch->taps[i]);
     free(watch->taps);
     loop_timer_free(&watch->draw);
+    loop_timer_free(&watch->hint);
     progress_free(&watch->progress);
 }
 

@@ -45,14 +45,15 @@ static void print_table(const json_t *tasks)
     json_array_foreach (tasks, i, task) {
         struct buf created = {0};
         int64_t total = json_int(task, "total", -1);
+        int64_t done = total - json_int(task, "remaining", 0);
         render_time(&created, json_int(task, "created_ms", 0));
         render_table_add(table, json_str(task, "task_id", ""));
         render_table_add(table, json_str(task, "state", ""));
         render_table_add(table, created.data);
         add_duration(table, task);
         if (total >= 0)
-            render_table_addf(table, "%lld/%lld",
-                              (long long)(total - json_int(task, "remaining", 0)),
+            /* A planner counts twice until its plan is there. */
+            render_table_addf(table, "%lld/%lld", (long long)(done > 0 ? done : 0),
                               (long long)total);
         else
             render_table_add(table, "-");
