@@ -160,7 +160,6 @@ const struct provider provider_ollama = {
     .api = "ollama",
     .title = "Ollama",
     .base_url = "http://127.0.0.1:11434",
-    .key_env = "OLLAMA_API_KEY",
     .local = true,
     .framing = PROVIDER_NDJSON,
     .build = build,

@@ -359,7 +359,6 @@ const struct provider provider_llamacpp = {
     .api = "llamacpp",
     .title = "llama.cpp's llama-server",
     .base_url = "http://127.0.0.1:8080",
-    .key_env = "LLAMA_API_KEY",
     .local = true,
     .quirks =
         &(const struct quirks){
@@ -375,7 +374,6 @@ const struct provider provider_vllm = {
     .api = "vllm",
     .title = "vLLM",
     .base_url = "http://127.0.0.1:8000",
-    .key_env = "VLLM_API_KEY",
     .local = true,
     .quirks =
         &(const struct quirks){

@@ -1,4 +1,5 @@
 /* The provider table, and what all replies share. */
+#include "common/config.h"
 #include "tests/unit/provider_check.h"
 
 static void every_row_of_the_table_is_complete_and_found_by_its_name(void **state)
@@ -21,6 +22,27 @@ static void every_row_of_the_table_is_complete_and_found_by_its_name(void **stat
     }
     assert_null(provider_find("nobody"));
     assert_null(provider_find(""));
+}
+
+/* Layers keep the two tables apart; this keeps them the same. */
+static void configuration_knows_the_same_providers(void **state)
+{
+    (void)state;
+    size_t n, n_apis;
+    const struct provider *const *table = provider_table(&n);
+    config_apis(&n_apis);
+    assert_int_equal(n, n_apis);
+    for (size_t i = 0; i < n; i++) {
+        const struct config_api *api = config_api(table[i]->api);
+        assert_non_null(api);
+        assert_int_equal(api->local, table[i]->local);
+        assert_int_equal(api->key_env != NULL, table[i]->needs_key);
+        if (api->key_env != NULL)
+            assert_string_equal(api->key_env, table[i]->key_env);
+        assert_int_equal(api->base_url != NULL, table[i]->base_url != NULL);
+        if (api->base_url != NULL)
+            assert_string_equal(api->base_url, table[i]->base_url);
+    }
 }
 
 static void noop_answers_at_once(void **state)
@@ -76,6 +98,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_row_of_the_table_is_complete_and_found_by_its_name),
+        cmocka_unit_test(configuration_knows_the_same_providers),
         cmocka_unit_test(noop_answers_at_once),
         cmocka_unit_test(finish_names_are_those_of_the_stored_outcome),
         cmocka_unit_test(first_cause_of_a_failure_stands),
