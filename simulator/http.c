@@ -17,7 +17,7 @@
 /* What one connection may hold for headers and buffers: small, because there may be 10,000. */
 #define CONNECTION_BYTES 8192
 /* A pending buffer that grew beyond this is given back once it is empty. */
-#define KEEP_BYTES 16384
+#define KEEP_BYTES 2048
 
 struct sim_exchange {
     struct sim_http *http;
@@ -450,7 +450,7 @@ static struct MHD_Daemon *daemon_start(struct sim_http *http, int fd)
 int sim_http_open(struct sim_http **ret, uv_loop_t *loop, const struct sim_http_options *options,
                   const struct sim_http_handlers *handlers, void *ctx, struct err *err)
 {
-    int port;
+    int port = 0;
     int fd = listen_on(options, &port, err);
     if (fd < 0)
         return fd;
