@@ -57,8 +57,8 @@ void prompt_planner_system(const struct config *config, struct buf *out)
              "instructions\", \"depends_on\": [\"ids of subtasks whose results it needs\"]}]}\n\n"
              "Rules:\n");
     buf_printf(out,
-               "- Use as few subtasks as the task needs, at most %lld; what one model answers well "
-               "in one go is one subtask.\n",
+               "- Use as few subtasks as the task needs, usually 2 to 8 and never more than %lld; "
+               "what one model answers well in one go is one subtask.\n",
                (long long)config->max_subtasks);
     buf_add_str(
         out,
