@@ -17,8 +17,7 @@
 #define XPUB_MAX_BYTES 4096            /* subscriptions */
 #define TOPICS_DELAY_MS 1
 
-/* --- what offers.c decides ---------------------------------------------------------------------
- */
+/* --- what offers.c decides ---------------------------------------------------------------- */
 
 static bool dispatch(void *ctx, const struct offer_view *offer, struct worker *worker,
                      const char *arm)
@@ -51,8 +50,7 @@ static void unserved(void *ctx, const struct offer_view *offer)
 
 static const struct offers_hooks hooks = {.dispatch = dispatch, .unserved = unserved};
 
-/* --- around every turn -------------------------------------------------------------------------
- */
+/* --- around every turn -------------------------------------------------------------------- */
 
 static void sweep_gone(struct broker *broker)
 {
@@ -142,8 +140,7 @@ static void on_topics_changed(void *ctx)
     end_turn(broker);
 }
 
-/* --- frames ------------------------------------------------------------------------------------
- */
+/* --- frames ------------------------------------------------------------------------------- */
 
 static void forward_event(struct broker *broker, const uint8_t *data, size_t len)
 {
@@ -184,8 +181,7 @@ static void on_xpub_frame(void *ctx, const struct bus_peer *id, const uint8_t *d
     }
 }
 
-/* --- opening and closing -----------------------------------------------------------------------
- */
+/* --- opening and closing ------------------------------------------------------------------ */
 
 static int open_sockets(struct broker *broker, uv_loop_t *loop,
                         const struct broker_options *options, struct err *err)

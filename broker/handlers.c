@@ -9,8 +9,7 @@
 typedef void handler_fn(struct broker *broker, struct member *member,
                         const struct message *message);
 
-/* --- coming and going --------------------------------------------------------------------------
- */
+/* --- coming and going --------------------------------------------------------------------- */
 
 void broker_remove(struct broker *broker, struct member *member, const char *what,
                    const char *reason)
@@ -121,8 +120,7 @@ static void on_bye(struct broker *broker, struct member *member, const struct me
     broker_remove(broker, member, "left", message->bye.reason);
 }
 
-/* --- workers -----------------------------------------------------------------------------------
- */
+/* --- workers ------------------------------------------------------------------------------ */
 
 static void on_credit(struct broker *broker, struct member *member, const struct message *message)
 {
@@ -142,8 +140,7 @@ static void on_beat(struct broker *broker, struct member *member, const struct m
     offers_serve(broker->offers, worker, broker->now_ms);
 }
 
-/* --- orchestrators and tools -------------------------------------------------------------------
- */
+/* --- orchestrators and tools -------------------------------------------------------------- */
 
 static void on_offer(struct broker *broker, struct member *member, const struct message *message)
 {
@@ -244,8 +241,7 @@ static void on_status(struct broker *broker, struct member *member, const struct
     broker_send(broker, member, &info);
 }
 
-/* --- who may say what --------------------------------------------------------------------------
- */
+/* --- who may say what --------------------------------------------------------------------- */
 
 enum speaker {
     NOBODY, /* not a message to a broker */

@@ -88,7 +88,7 @@ int64_t offers_due_ms(const struct offers *offers)
     return first != NULL ? first->due_ms : -1;
 }
 
-/* --- keeping --------------------------------------------------------------------------------- */
+/* --- keeping ------------------------------------------------------------------------------ */
 
 /* Writes task NUL sub; the buffer has room for both limits. Returns its length. */
 #define KEY_MAX 256
@@ -196,7 +196,7 @@ void offers_free(struct offers **offers_ptr)
     free(offers);
 }
 
-/* --- choosing -------------------------------------------------------------------------------- */
+/* --- choosing ----------------------------------------------------------------------------- */
 
 static bool dispatch(struct offers *offers, const struct offer_view *view, struct service *service,
                      int64_t now_ms)
@@ -279,7 +279,7 @@ static bool dispatch_now(struct offers *offers, const struct msg_offer *put,
     return false;
 }
 
-/* --- putting --------------------------------------------------------------------------------- */
+/* --- putting ------------------------------------------------------------------------------ */
 
 static bool offer_valid(const struct msg_offer *put)
 {
@@ -384,7 +384,7 @@ size_t offers_drop_owner(struct offers *offers, const void *owner)
     return n;
 }
 
-/* --- what happens to the kept ---------------------------------------------------------------- */
+/* --- what happens to the kept ------------------------------------------------------------- */
 
 /* An offer that waits at several of the worker's arms goes to the one that it prefers. */
 static bool served_before(const struct entry *a, const struct entry *b)

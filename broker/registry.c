@@ -19,7 +19,7 @@ void registry_release(struct registry *registry)
         registry_leave(registry, worker);
 }
 
-/* --- arms ------------------------------------------------------------------------------------ */
+/* --- arms --------------------------------------------------------------------------------- */
 
 struct arm *registry_find(const struct registry *registry, const char *name)
 {
@@ -70,7 +70,7 @@ struct service *registry_pick(const struct arm *arm)
     return best;
 }
 
-/* --- services -------------------------------------------------------------------------------- */
+/* --- services ----------------------------------------------------------------------------- */
 
 static bool serves(const struct worker *worker, const struct arm *arm)
 {
@@ -155,7 +155,7 @@ static void enter_services(struct registry *registry, struct worker *worker,
     }
 }
 
-/* --- workers --------------------------------------------------------------------------------- */
+/* --- workers ------------------------------------------------------------------------------ */
 
 static int64_t clamp(int64_t value, int64_t low, int64_t high)
 {
@@ -275,7 +275,7 @@ bool registry_leave(struct registry *registry, struct worker *worker)
     return lost;
 }
 
-/* --- credit ---------------------------------------------------------------------------------- */
+/* --- credit ------------------------------------------------------------------------------- */
 
 int registry_grant(struct worker *worker, int64_t grant)
 {

@@ -6,7 +6,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-/* --- messages -------------------------------------------------------------------------------- */
+/* --- messages ----------------------------------------------------------------------------- */
 
 static bool encode(struct broker *broker, struct message *message)
 {
@@ -79,8 +79,7 @@ void broker_send_window(struct broker *broker, struct member *member,
     broker_send(broker, member, &window);
 }
 
-/* --- the broker's own events -------------------------------------------------------------------
- */
+/* --- the broker's own events -------------------------------------------------------------- */
 
 static void publish(struct broker *broker, const char *topic, struct message *event)
 {

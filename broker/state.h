@@ -38,8 +38,7 @@ struct broker {
     struct buf out;                          /* reused by every send */
 };
 
-/* --- handlers.c: what each message does --------------------------------------------------------
- */
+/* --- handlers.c: what each message does --------------------------------------------------- */
 
 /* One control message. member: NULL for a peer that did not introduce itself. */
 void broker_handle(struct broker *broker, const struct bus_peer *id, struct member *member,
@@ -48,8 +47,7 @@ void broker_handle(struct broker *broker, const struct bus_peer *id, struct memb
 void broker_remove(struct broker *broker, struct member *member, const char *what,
                    const char *reason);
 
-/* --- send.c: messages, events and complaints ---------------------------------------------------
- */
+/* --- send.c: messages, events and complaints ---------------------------------------------- */
 
 /* False when it could not be sent; a worker that can't be reached is then marked as gone. */
 bool broker_send(struct broker *broker, struct member *member, struct message *message);

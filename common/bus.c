@@ -38,7 +38,7 @@ struct bus {
     struct ipc_listener ipc;
 };
 
-/* --- one context per process, as long as it has sockets -------------------------------------- */
+/* --- one context per process, as long as it has sockets ----------------------------------- */
 
 static void *context;
 static int context_users;
@@ -61,7 +61,7 @@ static void context_leave(void)
     context = NULL;
 }
 
-/* --- reading --------------------------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------------------------ */
 
 static int events_of(struct bus *bus)
 {
@@ -170,7 +170,7 @@ static void polled_others(uv_check_t *handle)
     read_burst(bus);
 }
 
-/* --- sending --------------------------------------------------------------------------------- */
+/* --- sending ------------------------------------------------------------------------------ */
 
 static int send_frame(struct bus *bus, const void *data, size_t len, int more)
 {
@@ -204,7 +204,7 @@ void bus_watch(struct bus *bus, bus_link_fn *fn)
     bus->dirty = true; /* the state of now is told from the loop */
 }
 
-/* --- opening --------------------------------------------------------------------------------- */
+/* --- opening ------------------------------------------------------------------------------ */
 
 static int set_int(struct bus *bus, int option, int value)
 {

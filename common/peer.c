@@ -47,7 +47,7 @@ struct peer {
     struct link *links;
 };
 
-/* --- sending --------------------------------------------------------------------------------- */
+/* --- sending ------------------------------------------------------------------------------ */
 
 static int send_encoded(struct peer *peer, struct link *link)
 {
@@ -87,7 +87,7 @@ static void send_beat(struct peer *peer, struct link *link)
     peer_send(peer, link->broker, &beat);
 }
 
-/* --- events ---------------------------------------------------------------------------------- */
+/* --- events ------------------------------------------------------------------------------- */
 
 static void wanted_clear(struct wanted *wanted)
 {
@@ -147,7 +147,7 @@ void peer_event(struct peer *peer, const char *topic, struct message *message)
     send_encoded(peer, link);
 }
 
-/* --- receiving ------------------------------------------------------------------------------- */
+/* --- receiving ---------------------------------------------------------------------------- */
 
 static void peer_destroy(struct peer *peer)
 {
@@ -263,7 +263,7 @@ static void on_link(void *ctx, bool up)
     leave(link->peer);
 }
 
-/* --- time ------------------------------------------------------------------------------------ */
+/* --- time --------------------------------------------------------------------------------- */
 
 static void check_lost(struct peer *peer, struct link *link, int64_t now)
 {
@@ -293,7 +293,7 @@ static void tick(void *ctx)
     leave(peer);
 }
 
-/* --- opening --------------------------------------------------------------------------------- */
+/* --- opening ------------------------------------------------------------------------------ */
 
 static int link_open(struct link *link, uv_loop_t *loop, const char *endpoint, struct err *err)
 {

@@ -1,5 +1,6 @@
 /* The broker's process against workers, orchestrators, taps and strangers. */
 #include <errno.h>
+#include <libgen.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 #include "common/bus.h"
 #include "common/clock.h"
 #include "common/config.h"
+#include "common/paths.h"
 #include "common/peer.h"
 #include "schemas/mem.h"
 #include "tests/lib/fixture.h"
@@ -39,7 +41,7 @@ struct actor {
     const char *arms[4];
     size_t n_arms;
     int64_t credit, concurrency, running;
-    int introduced, welcomed, lost;
+    int introduced, welcomed, lost, beats;
     int64_t introduced_ms;
     bool close_in_callback;
     size_t got[MESSAGE_TYPE_COUNT];
@@ -64,8 +66,7 @@ struct actor {
         buf_clear(&(actor)->log);                                                                  \
     } while (0)
 
-/* --- the broker ----------------------------------------------------------------------------------
- */
+/* --- the broker --------------------------------------------------------------------------- */
 
 static void start_broker(struct test *t)
 {
@@ -122,8 +123,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* --- actors --------------------------------------------------------------------------------------
- */
+/* --- actors ------------------------------------------------------------------------------- */
 
 static void introduce(void *ctx, int broker)
 {
@@ -218,6 +218,7 @@ static void on_beat(void *ctx, struct msg_beat *beat)
 {
     struct actor *actor = ctx;
     beat->running = actor->running;
+    actor->beats++;
 }
 
 static void enter(struct test *t, struct actor *actor, const char *kind, const char *name)
@@ -307,8 +308,7 @@ static int64_t count_workers(struct test *t, struct actor *actor)
     return actor->last.broker_info.workers;
 }
 
-/* --- taps ----------------------------------------------------------------------------------------
- */
+/* --- taps --------------------------------------------------------------------------------- */
 
 struct tap {
     struct bus *bus;
@@ -345,8 +345,7 @@ static bool saw(struct tap *tap, const char *topic)
     return tap->topics.data != NULL && strstr(tap->topics.data, topic) != NULL;
 }
 
-/* --- work ----------------------------------------------------------------------------------------
- */
+/* --- work --------------------------------------------------------------------------------- */
 
 static void offer_is_dispatched_and_the_orchestrator_told(void **state)
 {
@@ -523,8 +522,7 @@ static void full_broker_refuses_by_name_and_tells_when_there_is_room(void **stat
     leave(&o);
 }
 
-/* --- coming and going ----------------------------------------------------------------------------
- */
+/* --- coming and going --------------------------------------------------------------------- */
 
 static void worker_that_dies_is_lost_and_gets_nothing(void **state)
 {
@@ -537,6 +535,7 @@ static void worker_that_dies_is_lost_and_gets_nothing(void **state)
     enter_worker(t, &w, "w1", "m@h", 4);
     leave(&w); /* without a bye, as when it is killed */
     UNTIL(t, saw(&tap, "worker.w1.lost "));
+    assert_string_equal(tap.last.worker_event.text, "its connection is gone");
     offer(&o, "a", "m@h");
     UNTIL(t, o.got[MESSAGE_unserved] == 1);
     assert_int_equal(count_workers(t, &o), 0);
@@ -689,8 +688,9 @@ static void hung_broker_is_lost_and_found(void **state)
     UNTIL(t, w.lost == 1 && o.lost == 1);
     kill(t->broker, SIGCONT);
     UNTIL(t, peer_connected(o.peer, 0) && peer_connected(w.peer, 0));
-    offer(&o, "a", "m@h"); /* its pause is not held against the worker */
+    offer(&o, "a", "m@h");
     UNTIL(t, w.got[MESSAGE_dispatch] == 1);
+    assert_int_equal(w.introduced, 1); /* the broker's pause is not held against the worker */
     leave(&w);
     leave(&o);
 }
@@ -710,8 +710,60 @@ static void peer_may_be_closed_in_its_callback(void **state)
     leave(&o);
 }
 
-/* --- taps ----------------------------------------------------------------------------------------
- */
+/* A broker that the test plays: it asks everybody who they are, and never starts anew. */
+struct fake {
+    struct bus *bus;
+    int beats, hellos;
+};
+
+static void answer_who(void *ctx, const struct bus_peer *from, const uint8_t *data, size_t len)
+{
+    struct fake *fake = ctx;
+    struct message message, who = {.type = MESSAGE_who, .who = {.boot = "same"}};
+    struct buf bytes = {0};
+    assert_int_equal(message_decode(&message, data, len), 0);
+    fake->beats += message.type == MESSAGE_beat;
+    fake->hellos += message.type == MESSAGE_hello;
+    message_release(&message);
+    assert_int_equal(message_encode(&who, &bytes), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(bus_send(fake->bus, from, bytes.data, bytes.len), 0);
+    buf_release(&bytes);
+}
+
+static void open_fake(struct test *t, struct fake *fake)
+{
+    struct bus_options options = {.kind = BUS_ROUTER, .endpoint = t->endpoint};
+    if (bus_open(&fake->bus, &t->loop, &options, answer_who, fake, &t->err) != 0)
+        fail_msg("%s", t->err.text);
+}
+
+static void peer_introduces_itself_once_on_each_connection(void **state)
+{
+    static const struct peer_callbacks callbacks = {
+        .introduce = introduce, .message = on_message, .lost = on_lost};
+    struct test *t = *state;
+    struct fake fake = {0};
+    struct actor o = {.test = t, .name = "o1", .boot = "b1"};
+    t->config->beat_ms = 60000; /* what happens is not the heartbeat's doing */
+    assert_int_equal(path_make(dirname(strdupa(t->endpoint + strlen("ipc://"))), &t->err), 0);
+    open_fake(t, &fake);
+    assert_int_equal(
+        peer_open(&o.peer, &t->loop, t->config, "orchestrator/o1", "b1", &callbacks, &o, &t->err),
+        0);
+    UNTIL(t, fake.hellos == 1);
+    assert_int_equal(fake.beats, 1);
+    bus_close(&fake.bus);
+    UNTIL(t, !peer_connected(o.peer, 0));
+    open_fake(t, &fake);
+    UNTIL(t, fake.hellos == 2);
+    assert_int_equal(fake.beats, 2);
+    assert_int_equal(o.introduced, 2);
+    bus_close(&fake.bus);
+    leave(&o);
+}
+
+/* --- taps --------------------------------------------------------------------------------- */
 
 static void send_note(struct actor *actor, const char *topic, const char *text)
 {
@@ -754,6 +806,9 @@ static void worker_beats_are_events_only_when_a_tap_wants_them(void **state)
     struct tap tap = {0}, other = {0};
     enter(t, &o, "tool", "o1");
     enter_worker(t, &w, "w1", "m@h", 4);
+    UNTIL(t, w.beats >= 3);
+    ask_status(t, &o);
+    assert_int_equal(o.last.broker_info.events, 0);
     open_tap(t, &other, "worker.w2.");
     open_tap(t, &tap, "worker.w1.beat");
     UNTIL(t, saw(&tap, "worker.w1.beat worker.w1.beat "));
@@ -765,8 +820,7 @@ static void worker_beats_are_events_only_when_a_tap_wants_them(void **state)
     leave(&o);
 }
 
-/* --- asking --------------------------------------------------------------------------------------
- */
+/* --- asking ------------------------------------------------------------------------------- */
 
 static void status_describes_the_workers_and_the_broker(void **state)
 {
@@ -792,8 +846,7 @@ static void status_describes_the_workers_and_the_broker(void **state)
     leave(&tool);
 }
 
-/* --- strangers and fools -------------------------------------------------------------------------
- */
+/* --- strangers and fools ------------------------------------------------------------------ */
 
 static void garbage_is_counted_and_does_no_harm(void **state)
 {
@@ -874,8 +927,7 @@ static void many_peers_come_and_go(void **state)
     leave(&o);
 }
 
-/* --- the process ---------------------------------------------------------------------------------
- */
+/* --- the process -------------------------------------------------------------------------- */
 
 static void second_broker_on_the_endpoint_says_so_and_ends(void **state)
 {
@@ -1006,6 +1058,7 @@ int main(void)
         TEST(peers_notice_a_broker_that_is_gone_for_three_beats),
         TEST(hung_broker_is_lost_and_found),
         TEST(peer_may_be_closed_in_its_callback),
+        TEST_QUIET(peer_introduces_itself_once_on_each_connection),
         TEST(tap_gets_the_events_of_its_prefix_and_others_are_not_sent),
         TEST(worker_beats_are_events_only_when_a_tap_wants_them),
         TEST(status_describes_the_workers_and_the_broker),
