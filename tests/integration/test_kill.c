@@ -31,7 +31,7 @@ static const char yaml[] = "providers:\n"
                            "queue: {lease_ms: 3000, renew_ms: 500, abandon_ms: 2000}\n";
 /* 30 tokens at 100 a second: each call takes about 300 ms. */
 static const char scenario[] = "rules:\n"
-                               "  - reply: {tokens: 30}\n"
+                               "  - tokens: 30\n"
                                "    timing: {decode_tps: 100, prefill_tps: 0}\n";
 
 struct load {
