@@ -207,7 +207,7 @@ static void event(const struct provider *provider, struct provider_reply *reply,
                   size_t len)
 {
     (void)provider;
-    if (wire_is_done(data, len)) /* proxies add it; it proves nothing */
+    if (reply->finished || wire_is_done(data, len)) /* proxies add it; it proves nothing */
         return;
     wire_event(reply, data, len, document);
 }

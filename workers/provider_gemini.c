@@ -190,6 +190,7 @@ static void event(const struct provider *provider, struct provider_reply *reply,
     if (wire_is_done(data, len)) /* proxies add it; it proves nothing */
         return;
     wire_event(reply, data, len, event_document);
+    wire_prove(reply);
 }
 
 static void body(const struct provider *provider, struct provider_reply *reply, const char *data,
@@ -198,10 +199,9 @@ static void body(const struct provider *provider, struct provider_reply *reply, 
     wire_body(provider, reply, data, len, document);
 }
 
-/* The finish reason is the proof, but the figures of the answer may come after it. */
 static void end(const struct provider *provider, struct provider_reply *reply)
 {
-    if (!reply->finished && reply->error == CLASS_NONE && reply->finish != FINISH_NONE)
+    if (reply->error == CLASS_NONE && reply->finish != FINISH_NONE)
         wire_conclude(reply);
     wire_end(provider, reply);
 }

@@ -130,7 +130,8 @@ static void event(const struct provider *provider, struct provider_reply *reply,
                   size_t len)
 {
     (void)provider;
-    wire_event(reply, data, len, document);
+    if (!reply->finished)
+        wire_event(reply, data, len, document);
 }
 
 static void body(const struct provider *provider, struct provider_reply *reply, const char *data,

@@ -261,16 +261,23 @@ static void document(struct provider_reply *reply, struct json_view view, enum e
     read_choice(reply, json_view_first(found[CHOICES]));
 }
 
+enum { DONE_SEEN }; /* in scratch: what follows [DONE] is nothing */
+
 static void event(const struct provider *provider, struct provider_reply *reply, const char *data,
                   size_t len)
 {
-    (void)provider;
+    const struct quirks *quirks = provider->quirks;
+    if (reply->scratch[DONE_SEEN])
+        return;
     if (wire_is_done(data, len)) {
+        reply->scratch[DONE_SEEN] = true;
         if (reply->error == CLASS_NONE)
             wire_conclude(reply);
         return;
     }
     wire_event(reply, data, len, document);
+    if (!quirks->needs_done)
+        wire_prove(reply);
 }
 
 static void body(const struct provider *provider, struct provider_reply *reply, const char *data,
@@ -282,7 +289,7 @@ static void body(const struct provider *provider, struct provider_reply *reply, 
 static void end(const struct provider *provider, struct provider_reply *reply)
 {
     const struct quirks *quirks = provider->quirks;
-    if (!quirks->needs_done && !reply->finished && reply->finish != FINISH_NONE)
+    if (!quirks->needs_done && reply->error == CLASS_NONE && reply->finish != FINISH_NONE)
         wire_conclude(reply);
     wire_end(provider, reply);
 }

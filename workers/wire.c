@@ -174,6 +174,13 @@ void wire_conclude(struct provider_reply *reply)
         reply->finished = true;
 }
 
+void wire_prove(struct provider_reply *reply)
+{
+    if (reply->error == CLASS_NONE && reply->finish != FINISH_NONE &&
+        reply->finish != FINISH_FILTERED && reply->text.len > 0)
+        reply->finished = true;
+}
+
 void wire_end(const struct provider *provider, struct provider_reply *reply)
 {
     (void)provider;
@@ -243,7 +250,7 @@ static void check_memory(struct provider_reply *reply)
 void wire_event(struct provider_reply *reply, const char *data, size_t len, wire_document *document)
 {
     struct json_view view;
-    if (reply->error != CLASS_NONE || reply->finished)
+    if (reply->error != CLASS_NONE)
         return;
     if (json_view_parse(&view, data, len))
         document(reply, view, CLASS_RETRY);

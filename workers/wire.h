@@ -43,6 +43,9 @@ struct wire_stop {
 void wire_stop(struct provider_reply *reply, const struct wire_stop *stops, struct json_view word);
 /* The proof of a complete answer was seen: sets `finished`, or the error that stands in its way. */
 void wire_conclude(struct provider_reply *reply);
+/* The same for families whose proof, the finish reason, is not the last event: the figures, and
+ * even an error, may follow. What is not simply an answer is left to the end. */
+void wire_prove(struct provider_reply *reply);
 /* The transfer ended: an answer without its proof is CLASS_BAD_RESPONSE. provider.end() of the
  * families that have nothing to add. */
 void wire_end(const struct provider *provider, struct provider_reply *reply);
@@ -62,8 +65,8 @@ bool wire_error(struct provider_reply *reply, struct json_view document, struct 
                 enum error_class unknown);
 /* The payload "[DONE]", which is no JSON. */
 bool wire_is_done(const char *data, size_t len);
-/* provider.event() of most families: parses and passes on. Blank events are ignored,
- * and so is what follows the end of the answer. */
+/* provider.event() of most families: parses and passes on. Blank events are
+ * ignored. */
 void wire_event(struct provider_reply *reply, const char *data, size_t len,
                 wire_document *document);
 /* provider.body(): gives `document` the whole body, or each item when it is an array (Gemini

@@ -71,7 +71,7 @@ static void check(const struct provider_reply *reply)
         utf8_valid(reply->text.data, reply->text.len) != reply->text.len ||
         utf8_valid(reply->reasoning.data, reply->reasoning.len) != reply->reasoning.len)
         abort();
-    if (reply->finished && reply->finish == FINISH_NONE)
+    if (reply->finished && (reply->finish == FINISH_NONE || reply->finish == FINISH_FILTERED))
         abort();
     if (reply->prompt_tokens < -1 || reply->cached_tokens < -1 || reply->output_tokens < -1 ||
         reply->reasoning_tokens < -1 || reply->retry_after_ms < -1)

@@ -45,6 +45,85 @@ static void configuration_knows_the_same_providers(void **state)
     }
 }
 
+static void limits_of_rate_and_of_money_are_told_apart_at_429(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *api, *rate, *money;
+    } cases[] = {
+        {"openai", "{\"error\":{\"message\":\"x\",\"code\":\"rate_limit_exceeded\"}}",
+         "{\"error\":{\"message\":\"x\",\"type\":\"insufficient_quota\"}}"},
+        {"anthropic", "{\"type\":\"error\",\"error\":{\"type\":\"rate_limit_error\"}}",
+         "{\"type\":\"error\",\"error\":{\"type\":\"rate_limit_error\",\"details\":"
+         "{\"error_code\":\"enforced_spend_limit_reached\"}}}"},
+        {"gemini", "{\"error\":{\"code\":429,\"message\":\"limit: 10\"}}",
+         "{\"error\":{\"code\":429,\"message\":\"limit: 0\"}}"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct provider_reply rate = failure(cases[i].api, 429, NULL, cases[i].rate);
+        struct provider_reply money = failure(cases[i].api, 429, NULL, cases[i].money);
+        assert_error(&rate, CLASS_RATE_LIMITED);
+        assert_error(&money, CLASS_QUOTA);
+        assert_int_equal(error_class_action(money.error), ERROR_MOVE);
+    }
+}
+
+static void delays_are_read_as_each_vendor_gives_them(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        failure("openai", 429,
+                "x-ratelimit-remaining-requests: 0\nx-ratelimit-reset-requests: 6m0s\n", "{}");
+    assert_int_equal(reply.retry_after_ms, 360000);
+    reply = failure("anthropic", 429,
+                    "date: Fri, 20 Nov 2026 12:40:00 GMT\n"
+                    "anthropic-ratelimit-requests-remaining: 0\n"
+                    "anthropic-ratelimit-requests-reset: 2026-11-20T12:40:59Z\n",
+                    "{}");
+    assert_int_equal(reply.retry_after_ms, 59000);
+    reply = failure("gemini", 429, NULL, "{\"error\":{\"details\":[{\"retryDelay\":\"12.5s\"}]}}");
+    assert_int_equal(reply.retry_after_ms, 12500);
+}
+
+static void temperature_is_sent_only_when_asked(void **state)
+{
+    (void)state;
+    size_t n;
+    const struct provider *const *table = provider_table(&n);
+    struct provider_call call = plain_call();
+    call.base_url = "http://h";
+    for (size_t i = 0; i < n; i++) {
+        if (table[i]->build == NULL)
+            continue;
+        call.temperature = -1;
+        struct provider_request request = build(table[i]->api, &call);
+        assert_null(strstr(request.body.data, "temperature"));
+        provider_request_release(&request);
+        call.temperature = 0.25;
+        request = build(table[i]->api, &call);
+        assert_non_null(strstr(request.body.data, "\"temperature\":0.25"));
+        provider_request_release(&request);
+    }
+}
+
+static void key_is_in_the_headers_alone(void **state)
+{
+    (void)state;
+    size_t n;
+    const struct provider *const *table = provider_table(&n);
+    struct provider_call call = plain_call();
+    call.base_url = "http://h";
+    for (size_t i = 0; i < n; i++) {
+        if (table[i]->build == NULL)
+            continue;
+        struct provider_request request = build(table[i]->api, &call);
+        assert_non_null(strstr(request.headers.data, KEY));
+        assert_null(strstr(request.url.data, KEY));
+        assert_null(strstr(request.body.data, KEY));
+        provider_request_release(&request);
+    }
+}
+
 static void noop_answers_at_once(void **state)
 {
     (void)state;
@@ -99,6 +178,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_row_of_the_table_is_complete_and_found_by_its_name),
         cmocka_unit_test(configuration_knows_the_same_providers),
+        cmocka_unit_test(limits_of_rate_and_of_money_are_told_apart_at_429),
+        cmocka_unit_test(delays_are_read_as_each_vendor_gives_them),
+        cmocka_unit_test(temperature_is_sent_only_when_asked),
+        cmocka_unit_test(key_is_in_the_headers_alone),
         cmocka_unit_test(noop_answers_at_once),
         cmocka_unit_test(finish_names_are_those_of_the_stored_outcome),
         cmocka_unit_test(first_cause_of_a_failure_stands),

@@ -104,6 +104,25 @@ static void some_servers_need_no_done(void **state)
     provider_reply_release(&reply);
 }
 
+static void finish_reason_is_proof_where_done_is_not_needed(void **state)
+{
+    (void)state;
+    const struct provider *provider = provider_find("huggingface");
+    struct provider_reply reply;
+    provider_reply_init(&reply);
+    static const char finish[] =
+        "{\"choices\":[{\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}";
+    static const char usage[] = "{\"choices\":[],\"usage\":{\"prompt_tokens\":20}}";
+    static const char error[] = "{\"error\":{\"message\":\"late\"}}";
+    provider->event(provider, &reply, finish, sizeof finish - 1);
+    assert_success(&reply, "Hi"); /* a connection that breaks from now on does no harm */
+    provider->event(provider, &reply, usage, sizeof usage - 1);
+    assert_int_equal(reply.prompt_tokens, 20);
+    provider->event(provider, &reply, error, sizeof error - 1);
+    assert_error(&reply, CLASS_RETRY);
+    provider_reply_release(&reply);
+}
+
 static void error_inside_a_stream_with_status_200_is_an_error(void **state)
 {
     (void)state;
@@ -831,6 +850,7 @@ int main(void)
         cmocka_unit_test(done_without_finish_reason_is_no_success),
         cmocka_unit_test(truncated_stream_is_never_a_success),
         cmocka_unit_test(some_servers_need_no_done),
+        cmocka_unit_test(finish_reason_is_proof_where_done_is_not_needed),
         cmocka_unit_test(error_inside_a_stream_with_status_200_is_an_error),
         cmocka_unit_test(finish_reasons_are_mapped_and_unknown_ones_are_other),
         cmocka_unit_test(refusal_is_refused_with_its_text),
