@@ -162,7 +162,7 @@ void queue_task_key(char ret[QUEUE_KEY_SIZE], const char *task, const char *name
     snprintf(ret, QUEUE_KEY_SIZE, "orch:{s%d}:%s:%s", task_shard(task), name, task);
 }
 
-static const char *const task_keys[] = {"task", "sub", "in", "succ", "res", "log"};
+static const char *const task_keys[] = {"task", "data", "log"};
 
 static bool is_task_key(const char *name, size_t len)
 {
@@ -231,7 +231,7 @@ void queue_run(struct queue *queue, enum queue_script script, const char *task, 
                void *ctx)
 {
     static const char *const names[SCRIPT_COUNT] = {
-#define X(name, libraries, keys) keys,
+#define X(name, keys) keys,
         QUEUE_SCRIPTS(X)
 #undef X
     };

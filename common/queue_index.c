@@ -97,15 +97,16 @@ static struct detail *detail_new(struct scan *scan, size_t at)
 static void ask_details(struct scan *scan, size_t at)
 {
     const struct queue_item *item = &scan->items[at];
-    char key[QUEUE_KEY_SIZE], field[SUB_ID_MAX + 8];
-    queue_task_key(key, item->task, "sub");
-    snprintf(field, sizeof field, "%s:a", item->sub);
+    char key[QUEUE_KEY_SIZE], field[SUB_ID_MAX + 8], avoid[SUB_ID_MAX + 8];
+    queue_task_key(key, item->task, "task");
+    snprintf(field, sizeof field, "sub:%s", item->sub);
+    snprintf(avoid, sizeof avoid, "avoid:%s", item->sub);
     redis_command(scan->queue->redis, line_answered, detail_new(scan, at), 4,
-                  (const char *[]){"HMGET", key, item->sub, field}, NULL);
+                  (const char *[]){"HMGET", key, field, avoid}, NULL);
     if (!scan->with_meta)
         return;
-    queue_task_key(key, item->task, "in");
-    snprintf(field, sizeof field, "%s:m", item->sub);
+    queue_task_key(key, item->task, "data");
+    snprintf(field, sizeof field, "meta:%s", item->sub);
     redis_command(scan->queue->redis, meta_answered, detail_new(scan, at), 3,
                   (const char *[]){"HGET", key, field}, NULL);
 }
@@ -309,9 +310,9 @@ static void ask_about(struct listing *listing, size_t at)
     queue_task_key(key, listing->items[at].id, "task");
     const char *argv[] = {"HMGET", key, "state", "created", "finished", "total", "remaining"};
     redis_command(redis, task_answered, about_new(listing, at), 7, argv, NULL);
-    queue_task_key(key, listing->items[at].id, "in");
+    queue_task_key(key, listing->items[at].id, "data");
     redis_command(redis, title_answered, about_new(listing, at), 3,
-                  (const char *[]){"HGET", key, ":title"}, NULL);
+                  (const char *[]){"HGET", key, "title"}, NULL);
 }
 
 static int newest_first(const void *a, const void *b)

@@ -7,38 +7,32 @@
 
 /* --- scripts ------------------------------------------------------------------------------ */
 
-/* X(name, libraries put before it, names of its keys in order). A key `x` is x_key in Lua; see
- * queue_key() for what it is in Redis. */
+/* X(name, names of its keys in order). A key `x` is x_key in Lua, and in Redis what
+ * queue_task_key() or queue_shard_key() make of it. */
 #define QUEUE_SCRIPTS(X)                                                                           \
-    X(submit, LIB_READY | LIB_NODES, "task sub in succ ready tasks ev")                            \
-    X(expand, LIB_READY | LIB_NODES, "task sub in succ ready fin ev log")                          \
-    X(claim, LIB, "sub in res ready lease log")                                                    \
-    X(renew, LIB, "sub lease")                                                                     \
-    X(commit, LIB_READY, "task sub in succ res ready lease fin ev log")                            \
-    X(fail, LIB_READY | LIB_OVER, "task sub in res ready lease delay held dead fin ev log")        \
-    X(promote, LIB_READY, "sub in ready delay ev log")                                             \
-    X(hold, LIB, "sub ready held log")                                                             \
-    X(release, LIB_READY, "sub in ready held ev log")                                              \
-    X(cancel, LIB_OVER, "task sub ready lease delay held fin ev log")                              \
-    X(retry, LIB_READY, "task sub in ready dead fin ev log")                                       \
-    X(forget, LIB, "task sub in succ res log lease dead tasks fin")                                \
-    X(read, LIB_READY, "task sub in res")                                                          \
-    X(note, LIB, "task log")                                                                       \
-    X(check, LIB, "task sub in succ res ready lease delay held dead tasks fin")                    \
-    X(due, 0, "")                                                                                  \
-    X(lead, 0, "")                                                                                 \
-    X(announce, 0, "")                                                                             \
-    X(orchestrators, 0, "")
-
-enum {
-    LIB = 1,
-    LIB_READY = 2 | LIB,
-    LIB_NODES = 4 | LIB,
-    LIB_OVER = 8 | LIB,
-};
+    X(submit, "task data ready tasks fin ev")                                                      \
+    X(expand, "task data ready fin ev log")                                                        \
+    X(claim, "task data ready lease log")                                                          \
+    X(renew, "task lease")                                                                         \
+    X(commit, "task data ready lease fin ev log")                                                  \
+    X(fail, "task data ready lease delay held dead fin ev log")                                    \
+    X(promote, "task data ready delay ev log")                                                     \
+    X(hold, "task ready held log")                                                                 \
+    X(release, "task data ready held ev log")                                                      \
+    X(cancel, "task ready lease delay held fin ev log")                                            \
+    X(retry, "task data ready dead fin ev log")                                                    \
+    X(forget, "task data log lease dead tasks fin")                                                \
+    X(read, "task data")                                                                           \
+    X(log, "task log")                                                                             \
+    X(note, "task log")                                                                            \
+    X(check, "task data log ready lease delay held dead tasks fin")                                \
+    X(due, "")                                                                                     \
+    X(lead, "")                                                                                    \
+    X(announce, "")                                                                                \
+    X(orchestrators, "")
 
 enum queue_script {
-#define X(name, libraries, keys) SCRIPT_##name,
+#define X(name, keys) SCRIPT_##name,
     QUEUE_SCRIPTS(X)
 #undef X
         SCRIPT_COUNT
@@ -120,20 +114,27 @@ struct queue_word {
 };
 
 /* The words of a subtask's line in their order, which common/scripts/lib.lua names too. */
-#define QUEUE_LINE_WORDS 15
+#define QUEUE_LINE_WORDS 11
 struct queue_line {
     enum sub_state state;
     int64_t attempts, left, indegree;
     int64_t ready_us, queue_us;
-    struct queue_word token, owner, arm, error_class; /* len 0: none */
-    int64_t max, priority, n_deps, expands, order;
+    struct queue_word error_class; /* len 0: none */
+    int64_t max, priority, expands, order;
 };
 /* False when the line is damaged. */
 bool queue_line_parse(struct queue_line *ret, const char *text, size_t len);
 
-/* Splits at single spaces into exactly n words, none empty. "-" becomes a word of length 0 where
- * dash_is_empty. */
-bool queue_split(const char *text, size_t len, struct queue_word *words, size_t n);
+/* The words of a subtask's last attempt. */
+struct queue_run_line {
+    struct queue_word token, worker, arm; /* len 0: none */
+};
+bool queue_run_parse(struct queue_run_line *ret, const char *text, size_t len);
+
+/* Splits at single spaces into n words, none empty; ret_rest is what follows, behind one more
+ * space. NULL: nothing may follow. */
+bool queue_split(const char *text, size_t len, struct queue_word *words, size_t n,
+                 struct queue_word *ret_rest);
 bool queue_word_int(const struct queue_word *word, int64_t *ret);
 bool queue_word_is(const struct queue_word *word, const char *text);
 /* Copies a word into ret, "-" as "". False when it does not fit. */
@@ -154,10 +155,11 @@ struct queue_entry {
 bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_value *value);
 
 struct queue_log_line {
-    struct queue_log_entry entry;
-    bool task_after; /* "task-done" comes after it */
+    struct queue_log_entry entry; /* text points into the reply */
+    bool task_after;              /* "task-done" comes after it */
     char id[48], what[32], sub[80], worker[256], arm[256], error_class[64];
 };
-bool queue_log_parse(struct queue_log_line *ret, const struct redis_value *value);
+/* number: its place in the log, from 0. */
+bool queue_log_parse(struct queue_log_line *ret, int64_t number, const struct redis_value *value);
 
 #endif

@@ -7,12 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool queue_split(const char *text, size_t len, struct queue_word *words, size_t n)
+bool queue_split(const char *text, size_t len, struct queue_word *words, size_t n,
+                 struct queue_word *ret_rest)
 {
     const char *at = text, *end = text + len;
     for (size_t i = 0; i < n; i++) {
         const char *space = memchr(at, ' ', (size_t)(end - at));
-        if ((space == NULL) != (i + 1 == n))
+        bool last = i + 1 == n && ret_rest == NULL;
+        if ((space == NULL) != last)
             return false;
         const char *stop = space != NULL ? space : end;
         words[i] = (struct queue_word){at, (size_t)(stop - at)};
@@ -20,6 +22,8 @@ bool queue_split(const char *text, size_t len, struct queue_word *words, size_t 
             return false;
         at = stop + 1;
     }
+    if (ret_rest != NULL)
+        *ret_rest = (struct queue_word){at, (size_t)(end - at)};
     return true;
 }
 
@@ -64,25 +68,33 @@ bool queue_line_parse(struct queue_line *ret, const char *text, size_t len)
 {
     struct queue_word words[QUEUE_LINE_WORDS];
     struct queue_line line = {0};
-    if (memchr(text, '\0', len) != NULL || !queue_split(text, len, words, QUEUE_LINE_WORDS))
+    if (memchr(text, '\0', len) != NULL || !queue_split(text, len, words, QUEUE_LINE_WORDS, NULL))
         return false;
     line.state = sub_state_parse(words[0].text, words[0].len);
+    line.error_class = words[6];
+    dash_to_empty(&line.error_class);
     int64_t *numbers[QUEUE_LINE_WORDS] = {
-        [1] = &line.attempts, [2] = &line.left,   [3] = &line.indegree,  [4] = &line.ready_us,
-        [5] = &line.queue_us, [10] = &line.max,   [11] = &line.priority, [12] = &line.n_deps,
-        [13] = &line.expands, [14] = &line.order,
+        [1] = &line.attempts, [2] = &line.left,     [3] = &line.indegree,
+        [4] = &line.ready_us, [5] = &line.queue_us, [7] = &line.max,
+        [8] = &line.priority, [9] = &line.expands,  [10] = &line.order,
     };
     for (size_t i = 0; i < QUEUE_LINE_WORDS; i++)
         if (numbers[i] != NULL && !queue_word_int(&words[i], numbers[i]))
             return false;
-    struct queue_word *texts[] = {&line.token, &line.owner, &line.arm, &line.error_class};
-    for (size_t i = 0; i < 4; i++) {
-        *texts[i] = words[6 + i];
-        dash_to_empty(texts[i]);
-    }
     if (line.state == SUB_STATE_COUNT || line.expands < 0 || line.expands > 2)
         return false;
     *ret = line;
+    return true;
+}
+
+bool queue_run_parse(struct queue_run_line *ret, const char *text, size_t len)
+{
+    struct queue_word words[3];
+    if (memchr(text, '\0', len) != NULL || !queue_split(text, len, words, 3, NULL))
+        return false;
+    for (size_t i = 0; i < 3; i++)
+        dash_to_empty(&words[i]);
+    *ret = (struct queue_run_line){words[0], words[1], words[2]};
     return true;
 }
 
@@ -97,7 +109,7 @@ const struct redis_value *queue_field(const struct redis_value *flat, const char
     return redis_at(flat, n); /* NIL */
 }
 
-/* The id and the fields of a stream entry; false when it has not that shape. */
+/* The id and the one field of a stream entry; false when it has not that shape. */
 static bool stream_entry(const struct redis_value *value, char *id, size_t id_size,
                          const struct redis_value **ret_fields)
 {
@@ -107,10 +119,9 @@ static bool stream_entry(const struct redis_value *value, char *id, size_t id_si
         return false;
     memcpy(id, text, len + 1);
     *ret_fields = redis_at(value, 1);
-    return redis_type(*ret_fields) == REDIS_ARRAY;
+    return redis_len(*ret_fields) == 2;
 }
 
-/* X(word in the entry, kind) */
 static const struct {
     const char *word;
     enum queue_event_kind kind;
@@ -145,12 +156,12 @@ static bool event_state(struct queue_entry *entry, const struct queue_word *word
     return event->state != TASK_STATE_COUNT;
 }
 
-/* Entry: e = "KIND task sub attempt priority expands class state", b = meta or timing, x = arms to
- * avoid, or the reason. */
+/* Entry: its field is "KIND task sub attempt priority expands class state text", text being arms to
+ * avoid or the reason; the value is meta or timing. */
 bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_value *value)
 {
     const struct redis_value *fields;
-    struct queue_word words[8];
+    struct queue_word words[8], rest;
     struct queue_event *event = &ret->event;
     size_t len;
     *event =
@@ -158,9 +169,9 @@ bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_va
     ret->submitted_first = ret->task_after = false;
     if (!stream_entry(value, ret->id, sizeof ret->id, &fields))
         return false;
-    const char *text = redis_str(queue_field(fields, "e"), &len);
+    const char *text = redis_str(redis_at(fields, 0), &len);
     int64_t expands;
-    if (!queue_split(text, len, words, 8) || !event_kind(&words[0], &event->kind) ||
+    if (!queue_split(text, len, words, 8, &rest) || !event_kind(&words[0], &event->kind) ||
         !queue_word_copy(ret->task, sizeof ret->task, &words[1]) || ret->task[0] == '\0' ||
         !queue_word_copy(ret->sub, sizeof ret->sub, &words[2]) ||
         !queue_word_int(&words[3], &event->attempt) ||
@@ -170,14 +181,14 @@ bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_va
         return false;
     if ((ret->sub[0] == '\0') != (event->kind == QUEUE_EVENT_TASK))
         return false;
-    const char *extra = redis_str(queue_field(fields, "x"), &len);
-    snprintf(ret->text, sizeof ret->text, "%s", extra);
+    snprintf(ret->text, sizeof ret->text, "%.*s", (int)(rest.len < 2000 ? rest.len : 2000),
+             rest.text);
     event->expands = expands == 1;
     event->error_class = ret->error_class;
     event->avoid = event->kind == QUEUE_EVENT_READY ? ret->text : "";
     event->reason = event->kind == QUEUE_EVENT_READY ? "" : ret->text;
     struct bytes blob;
-    blob.data = redis_str(queue_field(fields, "b"), &blob.len);
+    blob.data = redis_str(redis_at(fields, 1), &blob.len);
     event->meta = event->timing = (struct bytes){"", 0};
     if (event->kind == QUEUE_EVENT_READY)
         event->meta = blob;
@@ -186,31 +197,30 @@ bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_va
     return true;
 }
 
-/* Entry: e = "what sub attempt worker arm class state", x = text. */
-bool queue_log_parse(struct queue_log_line *ret, const struct redis_value *value)
+/* Entry: "ms what sub attempt token worker arm class state text" */
+bool queue_log_parse(struct queue_log_line *ret, int64_t number, const struct redis_value *value)
 {
-    const struct redis_value *fields;
-    struct queue_word words[7];
-    size_t len;
+    struct queue_word words[9], rest;
+    int64_t ms;
     struct queue_log_entry *entry = &ret->entry;
-    if (!stream_entry(value, ret->id, sizeof ret->id, &fields))
+    size_t len;
+    const char *text = redis_str(value, &len);
+    if (!queue_split(text, len, words, 9, &rest) || !queue_word_int(&words[0], &ms) ||
+        !queue_word_copy(ret->what, sizeof ret->what, &words[1]) ||
+        !queue_word_copy(ret->sub, sizeof ret->sub, &words[2]) ||
+        !queue_word_int(&words[3], &entry->attempt) ||
+        !queue_word_copy(ret->worker, sizeof ret->worker, &words[5]) ||
+        !queue_word_copy(ret->arm, sizeof ret->arm, &words[6]) ||
+        !queue_word_copy(ret->error_class, sizeof ret->error_class, &words[7]))
         return false;
-    const char *text = redis_str(queue_field(fields, "e"), &len);
-    if (!queue_split(text, len, words, 7) ||
-        !queue_word_copy(ret->what, sizeof ret->what, &words[0]) ||
-        !queue_word_copy(ret->sub, sizeof ret->sub, &words[1]) ||
-        !queue_word_int(&words[2], &entry->attempt) ||
-        !queue_word_copy(ret->worker, sizeof ret->worker, &words[3]) ||
-        !queue_word_copy(ret->arm, sizeof ret->arm, &words[4]) ||
-        !queue_word_copy(ret->error_class, sizeof ret->error_class, &words[5]))
-        return false;
-    ret->task_after = queue_word_is(&words[6], "DONE");
+    ret->task_after = queue_word_is(&words[8], "DONE");
+    snprintf(ret->id, sizeof ret->id, "%lld-%lld", (long long)ms, (long long)number + 1);
     entry->id = ret->id;
     entry->what = ret->what;
     entry->sub = ret->sub;
     entry->worker = ret->worker;
     entry->arm = ret->arm;
     entry->error_class = ret->error_class;
-    entry->text = redis_str(queue_field(fields, "x"), NULL);
+    entry->text = rest.text; /* the reply is terminated */
     return true;
 }

@@ -1,4 +1,5 @@
-/* Follows the log of one task. */
+/* Follows the log of one task. The log is a list; scripts publish a hint on the channel of its name
+ * when they have added to it, and the follower reads what it has not seen. */
 #include "common/queue_internal.h"
 
 #include <stdio.h>
@@ -8,44 +9,48 @@
 #include "common/log.h"
 #include "schemas/mem.h"
 
-#define BATCH "500"
-#define BLOCK_MS "3000" /* below what the client takes for a dead server */
+#define BATCH 500
+#define POLL_MS 1000 /* hints may be lost */
 
 struct queue_log_follow {
-    struct redis *redis;
+    struct redis *redis;    /* reads */
+    struct redis *listener; /* hears the hints */
+    struct loop_timer *poll;
     queue_log_fn *fn;
     void *ctx;
+    char *task;
     char log_key[QUEUE_KEY_SIZE], task_key[QUEUE_KEY_SIZE];
-    char seen[48];            /* id of the last entry */
-    struct loop_timer *again; /* after an error */
-    bool *closed;             /* set when it is closed within a callback; NULL: outside */
+    int64_t next; /* number of the next entry */
+    bool reading; /* an answer is awaited */
+    bool hinted;  /* there was a hint meanwhile */
+    bool *closed; /* set when it is closed within a callback; NULL: outside */
     struct queue_log_line line;
 };
 
-static void read_more(struct queue_log_follow *follow);
+static void read_more(void *ctx);
 
 static void deliver(struct queue_log_follow *follow, const struct redis_value *value,
                     const bool *closed)
 {
     struct queue_log_line *line = &follow->line;
-    if (!queue_log_parse(line, value)) {
+    if (!queue_log_parse(line, follow->next++, value)) {
         log_warn("skipped a damaged entry of %s", follow->log_key);
         return;
     }
-    struct queue_log_entry entry = line->entry;
-    follow->fn(follow->ctx, &entry);
+    follow->fn(follow->ctx, &line->entry);
     if (*closed || !line->task_after)
         return;
-    entry = (struct queue_log_entry){.id = line->id,
-                                     .what = "task-done",
-                                     .sub = "",
-                                     .worker = "",
-                                     .arm = "",
-                                     .error_class = "",
-                                     .text = ""};
+    struct queue_log_entry entry = {.id = line->id,
+                                    .what = "task-done",
+                                    .sub = "",
+                                    .worker = "",
+                                    .arm = "",
+                                    .error_class = "",
+                                    .text = ""};
     follow->fn(follow->ctx, &entry);
 }
 
+/* value: [number of the first, entry, ...] */
 static void entries_answered(void *ctx, const struct redis_value *value)
 {
     struct queue_log_follow *follow = ctx;
@@ -53,33 +58,42 @@ static void entries_answered(void *ctx, const struct redis_value *value)
         const char *text = redis_str(value, NULL);
         if (strncmp(text, "CLOSED", 6) == 0)
             return;
-        log_warn("cannot read the log of the task: %s", text);
-        loop_timer_start(follow->again, 1000, 0);
-        return;
+        log_warn("cannot read the log of task %s: %s", follow->task, text);
+        follow->reading = false;
+        return; /* until the next poll */
     }
     bool closed = false;
     follow->closed = &closed;
-    const struct redis_value *entries = redis_at(redis_at(value, 0), 1);
-    for (size_t i = 0; i < redis_len(entries) && !closed; i++) {
-        const struct redis_value *entry = redis_at(entries, i);
-        snprintf(follow->seen, sizeof follow->seen, "%.40s", redis_str(redis_at(entry, 0), NULL));
-        deliver(follow, entry, &closed);
-    }
+    size_t n = redis_len(value);
+    if (n > 0 && redis_int(redis_at(value, 0)) > follow->next)
+        follow->next = redis_int(redis_at(value, 0));
+    for (size_t i = 1; i < n && !closed; i++)
+        deliver(follow, redis_at(value, i), &closed);
     if (closed)
         return;
     follow->closed = NULL;
-    read_more(follow);
+    follow->reading = false;
+    if (follow->hinted || n > 1)
+        read_more(follow);
 }
 
-static void read_more(struct queue_log_follow *follow)
+static void read_more(void *ctx)
 {
-    const char *argv[] = {"XREAD",  "COUNT",   BATCH,           "BLOCK",
-                          BLOCK_MS, "STREAMS", follow->log_key, follow->seen};
-    redis_command(follow->redis, entries_answered, follow, 8, argv, NULL);
+    struct queue_log_follow *follow = ctx;
+    follow->hinted = follow->reading;
+    if (follow->reading)
+        return;
+    follow->reading = true;
+    char from[24], limit[24];
+    snprintf(from, sizeof from, "%lld", (long long)follow->next);
+    snprintf(limit, sizeof limit, "%d", BATCH);
+    const char *args[] = {follow->task_key, follow->log_key, follow->task, from, limit};
+    redis_eval(follow->redis, queue_script(SCRIPT_log), entries_answered, follow, 2, 5, args, NULL);
 }
 
-static void read_again(void *ctx)
+static void hint(void *ctx, const struct redis_value *value)
 {
+    (void)value;
     read_more(ctx);
 }
 
@@ -105,30 +119,50 @@ static void created_answered(void *ctx, const struct redis_value *value)
     if (closed)
         return;
     follow->closed = NULL;
+    follow->reading = false;
     read_more(follow);
+}
+
+/* The number of the entry behind that of the id: an id is "<ms>-<number + 1>", and "<ms>-0" is that
+ * of "submitted". */
+static int64_t number_after(const char *id)
+{
+    const char *dash = strchr(id, '-');
+    return dash != NULL ? strtoll(dash + 1, NULL, 10) : 0;
 }
 
 int queue_log_open(struct queue_log_follow **ret, struct queue *queue, const char *task,
                    const char *after, queue_log_fn *fn, void *ctx, struct err *err)
 {
-    struct redis *redis;
+    struct redis *redis, *listener;
     int rc = redis_open(&redis, queue->loop, &queue->options, NULL, NULL, err);
     if (rc != 0)
         return rc;
+    rc = redis_open(&listener, queue->loop, &queue->options, NULL, NULL, err);
+    if (rc != 0) {
+        redis_close(&redis);
+        return rc;
+    }
     struct queue_log_follow *follow = mem_must_zalloc(sizeof *follow);
     follow->redis = redis;
+    follow->listener = listener;
     follow->fn = fn;
     follow->ctx = ctx;
-    follow->again = loop_timer_new(queue->loop, read_again, follow);
+    follow->task = mem_must_strdup(task);
+    follow->next = number_after(after);
     queue_task_key(follow->log_key, task, "log");
     queue_task_key(follow->task_key, task, "task");
-    snprintf(follow->seen, sizeof follow->seen, "%.40s", after);
+    follow->poll = loop_timer_new(queue->loop, read_more, follow);
+    loop_timer_start(follow->poll, POLL_MS, POLL_MS);
+    redis_subscribe(listener, follow->log_key, hint, follow);
     *ret = follow;
-    if (strcmp(after, "0") == 0)
+    if (strcmp(after, "0") == 0) {
+        follow->reading = true;
         redis_command(redis, created_answered, follow, 3,
                       (const char *[]){"HGET", follow->task_key, "created"}, NULL);
-    else
+    } else {
         read_more(follow);
+    }
     return 0;
 }
 
@@ -141,6 +175,8 @@ void queue_log_close(struct queue_log_follow **ret)
     if (follow->closed != NULL)
         *follow->closed = true;
     redis_close(&follow->redis);
-    loop_timer_free(&follow->again);
+    redis_close(&follow->listener);
+    loop_timer_free(&follow->poll);
+    free(follow->task);
     free(follow);
 }

@@ -1,11 +1,13 @@
 /* Reading one task: the whole of it, one result, one input. */
 #include "common/queue_internal.h"
 
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/containers.h"
+#include "common/task_id.h"
 #include "schemas/mem.h"
 
 /* A subtask while the view is put together. */
@@ -13,8 +15,6 @@ struct assembly {
     UT_hash_handle hh;
     struct queue_sub_view view;
     int64_t order;
-    const char *id; /* key of the hash, not terminated */
-    size_t id_len;
 };
 
 /* What a view points into, besides the reply. */
@@ -46,29 +46,36 @@ static struct bytes bytes_of(const struct redis_value *value)
     return bytes;
 }
 
-/* Adds the lines of the hash; false when one of them is damaged. */
-static bool add_lines(struct builder *builder, const struct redis_value *sub)
+/* Whether the field is "<kind>:<id>"; then ret is the id. */
+static bool field_is(struct bytes field, const char *kind, struct queue_word *ret)
 {
-    size_t n = redis_len(sub) / 2;
-    builder->items = mem_must_zalloc((n + 1) * sizeof *builder->items);
-    for (size_t i = 0; i < n; i++) {
-        struct bytes field = bytes_of(redis_at(sub, 2 * i));
-        struct bytes text = bytes_of(redis_at(sub, 2 * i + 1));
-        if (memchr(field.data, ':', field.len) != NULL)
-            continue;
+    size_t len = strlen(kind);
+    if (field.len <= len + 1 || memcmp(field.data, kind, len) != 0 || field.data[len] != ':')
+        return false;
+    *ret = (struct queue_word){field.data + len + 1, field.len - len - 1};
+    return true;
+}
+
+/* Adds the subtasks of the hash; false when one of them is damaged. */
+static bool add_lines(struct builder *builder, const struct redis_value *task)
+{
+    builder->items = mem_must_zalloc((redis_len(task) / 2 + 1) * sizeof *builder->items);
+    for (size_t i = 0; i + 1 < redis_len(task); i += 2) {
+        struct bytes text = bytes_of(redis_at(task, i + 1));
+        struct queue_word id;
         struct queue_line line;
+        if (!field_is(bytes_of(redis_at(task, i)), "sub", &id))
+            continue;
         if (!queue_line_parse(&line, text.data, text.len))
             return false;
         struct assembly *item = &builder->items[builder->n_items++];
-        item->id = field.data;
-        item->id_len = field.len;
         item->order = line.order;
         item->view = (struct queue_sub_view){
-            .id = field.data,
+            .id = id.text, /* ends with the field */
             .state = line.state,
             .attempts = line.attempts,
-            .owner = keep(builder, line.owner.text, line.owner.len),
-            .arm = keep(builder, line.arm.text, line.arm.len),
+            .owner = "",
+            .arm = "",
             .queue_ms = (double)line.queue_us / 1000,
             .error_class = keep(builder, line.error_class.text, line.error_class.len),
             .reason = "",
@@ -77,7 +84,7 @@ static bool add_lines(struct builder *builder, const struct redis_value *sub)
             .outcome = {"", 0},
             .timing = {"", 0},
         };
-        HASH_ADD_KEYPTR(hh, builder->by_id, item->id, item->id_len, item);
+        HASH_ADD_KEYPTR(hh, builder->by_id, item->view.id, id.len, item);
     }
     return true;
 }
@@ -99,35 +106,55 @@ static void set_deps(struct builder *builder, struct queue_sub_view *view, struc
     }
 }
 
-/* A field of the hashes `sub`, `in` or `res`: an id, maybe with a colon and what it is. */
-static void set_field(struct builder *builder, struct bytes field, struct bytes value, char hash)
+static void set_run(struct builder *builder, struct queue_sub_view *view, struct bytes text)
 {
-    const char *colon = memchr(field.data, ':', field.len);
-    size_t id_len = colon != NULL ? (size_t)(colon - field.data) : field.len;
-    const char *what = colon != NULL ? colon + 1 : "";
-    struct assembly *item;
-    HASH_FIND(hh, builder->by_id, field.data, id_len, item);
-    if (item == NULL)
+    struct queue_run_line run;
+    if (!queue_run_parse(&run, text.data, text.len))
         return;
-    struct queue_sub_view *view = &item->view;
-    if (hash == 's' && strcmp(what, "d") == 0)
-        set_deps(builder, view, value);
-    else if (hash == 's' && strcmp(what, "e") == 0)
-        view->reason = value.data;
-    else if (hash == 'i' && strcmp(what, "m") == 0)
-        view->meta = value;
-    else if (hash == 'i' && colon == NULL)
-        view->work = value;
-    else if (hash == 'r' && strcmp(what, "t") == 0)
-        view->timing = value;
-    else if (hash == 'r' && colon == NULL)
-        view->outcome = value;
+    view->owner = keep(builder, run.worker.text, run.worker.len);
+    view->arm = keep(builder, run.arm.text, run.arm.len);
 }
 
-static void set_fields(struct builder *builder, const struct redis_value *flat, char hash)
+static void set_reason(struct builder *builder, struct queue_sub_view *view, struct bytes text)
+{
+    (void)builder;
+    view->reason = text.data;
+}
+
+/* What the fields of a task's hashes are for; those with an offset are records. */
+static const struct {
+    const char *kind;
+    void (*set)(struct builder *builder, struct queue_sub_view *view, struct bytes text);
+    size_t offset;
+} fields[] = {
+    {"deps", set_deps, 0},
+    {"run", set_run, 0},
+    {"error", set_reason, 0},
+    {"meta", NULL, offsetof(struct queue_sub_view, meta)},
+    {"work", NULL, offsetof(struct queue_sub_view, work)},
+    {"outcome", NULL, offsetof(struct queue_sub_view, outcome)},
+    {"timing", NULL, offsetof(struct queue_sub_view, timing)},
+};
+
+static void set_field(struct builder *builder, struct bytes field, struct bytes value)
+{
+    struct queue_word id;
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        if (!field_is(field, fields[i].kind, &id))
+            continue;
+        struct assembly *item;
+        HASH_FIND(hh, builder->by_id, id.text, id.len, item);
+        if (item != NULL && fields[i].set != NULL)
+            fields[i].set(builder, &item->view, value);
+        else if (item != NULL)
+            *(struct bytes *)(void *)((char *)&item->view + fields[i].offset) = value;
+    }
+}
+
+static void set_fields(struct builder *builder, const struct redis_value *flat)
 {
     for (size_t i = 0; i + 1 < redis_len(flat); i += 2)
-        set_field(builder, bytes_of(redis_at(flat, i)), bytes_of(redis_at(flat, i + 1)), hash);
+        set_field(builder, bytes_of(redis_at(flat, i)), bytes_of(redis_at(flat, i + 1)));
 }
 
 static int by_order(const void *a, const void *b)
@@ -157,25 +184,23 @@ struct reading {
 static bool build(struct builder *builder, struct queue_task_view *view, const char *id,
                   const struct redis_value *value)
 {
-    const struct redis_value *task = redis_at(value, 0), *sub = redis_at(value, 1);
-    const struct redis_value *inputs = redis_at(value, 2);
+    const struct redis_value *task = redis_at(value, 0), *data = redis_at(value, 1);
     struct bytes state = bytes_of(queue_field(task, "state"));
     *view = (struct queue_task_view){
         .id = id,
         .state = task_state_parse(state.data, state.len),
-        .title = redis_str(queue_field(inputs, ":title"), NULL),
+        .title = redis_str(queue_field(data, "title"), NULL),
         .digest = redis_str(queue_field(task, "digest"), NULL),
-        .info = bytes_of(queue_field(inputs, ":info")),
+        .info = bytes_of(queue_field(data, "info")),
         .created_ms = redis_int(queue_field(task, "created")),
         .finished_ms = redis_int(queue_field(task, "finished")),
         .total = redis_int(queue_field(task, "total")),
         .remaining = redis_int(queue_field(task, "remaining")),
     };
-    if (view->state == TASK_STATE_COUNT || !add_lines(builder, sub))
+    if (view->state == TASK_STATE_COUNT || !add_lines(builder, task))
         return false;
-    set_fields(builder, sub, 's');
-    set_fields(builder, inputs, 'i');
-    set_fields(builder, redis_at(value, 3), 'r');
+    set_fields(builder, task);
+    set_fields(builder, data);
     HASH_CLEAR(hh, builder->by_id); /* sorting moves what it points to */
     if (builder->n_items > 0)
         qsort(builder->items, builder->n_items, sizeof *builder->items, by_order);
@@ -238,25 +263,26 @@ static void record_answered(void *ctx, const struct redis_value *value)
                     bytes_of(value), "");
 }
 
-static void fetch(struct queue *queue, const char *task, const char *sub, const char *name,
+static void fetch(struct queue *queue, const char *task, const char *sub, const char *kind,
                   queue_bytes_fn *fn, void *ctx)
 {
+    char key[QUEUE_KEY_SIZE], field[SUB_ID_MAX + 16];
     struct fetching *fetching = mem_must_zalloc(sizeof *fetching);
     *fetching = (struct fetching){fn, ctx};
-    char key[QUEUE_KEY_SIZE];
-    queue_task_key(key, task, name);
-    redis_command(queue->redis, record_answered, fetching, 3, (const char *[]){"HGET", key, sub},
+    queue_task_key(key, task, "data");
+    snprintf(field, sizeof field, "%s:%s", kind, sub);
+    redis_command(queue->redis, record_answered, fetching, 3, (const char *[]){"HGET", key, field},
                   NULL);
 }
 
 void queue_result(struct queue *queue, const char *task, const char *sub, queue_bytes_fn *fn,
                   void *ctx)
 {
-    fetch(queue, task, sub, "res", fn, ctx);
+    fetch(queue, task, sub, "outcome", fn, ctx);
 }
 
 void queue_work(struct queue *queue, const char *task, const char *sub, queue_bytes_fn *fn,
                 void *ctx)
 {
-    fetch(queue, task, sub, "in", fn, ctx);
+    fetch(queue, task, sub, "work", fn, ctx);
 }

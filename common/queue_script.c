@@ -1,37 +1,39 @@
-/* Scripts are put together once per process: the first line (#!lua) of the file, the names of its
- * keys, the libraries it uses, the rest of the file. */
+/* Scripts are put together once per process: the names of the keys come behind the first line
+ * (#!lua), and a library where a line says "-- include <library>". */
 #include "common/queue_internal.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "schemas/mem.h"
 
-extern const char script_lib[], script_lib_ready[], script_lib_nodes[], script_lib_over[];
-#define X(name, libraries, keys) extern const char script_##name[];
+extern const char script_lib[], script_lib_line[], script_lib_ready[], script_lib_over[],
+    script_lib_hmget[], script_lib_nodes[];
+#define X(name, keys) extern const char script_##name[];
 QUEUE_SCRIPTS(X)
 #undef X
 
 static const struct {
-    int bit;
-    const char *source;
+    const char *include, *source;
 } libraries[] = {
-    {1, script_lib},
-    {2, script_lib_ready},
-    {4, script_lib_nodes},
-    {8, script_lib_over},
+    {"-- include lib\n", script_lib},
+    {"-- include lib_line\n", script_lib_line},
+    {"-- include lib_ready\n", script_lib_ready},
+    {"-- include lib_over\n", script_lib_over},
+    {"-- include lib_hmget\n", script_lib_hmget},
+    {"-- include lib_nodes\n", script_lib_nodes},
 };
 
 static const struct {
     const char *name, *source, *keys;
-    int libraries;
 } scripts[SCRIPT_COUNT] = {
-#define X(name, libraries, keys) {#name, script_##name, keys, libraries},
+#define X(name, keys) {#name, script_##name, keys},
     QUEUE_SCRIPTS(X)
 #undef X
 };
 
-/* local task_key, sub_key = KEYS[1], KEYS[2] */
+/* local task_key, data_key = KEYS[1], KEYS[2] */
 static void add_keys(struct buf *out, const char *keys)
 {
     int n = 0;
@@ -46,19 +48,31 @@ static void add_keys(struct buf *out, const char *keys)
     buf_add_char(out, '\n');
 }
 
+/* Adds a line of a script, or the library that it includes. */
+static void add_line(struct buf *out, const char *line, size_t len)
+{
+    for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++)
+        if (strlen(libraries[i].include) == len && memcmp(libraries[i].include, line, len) == 0) {
+            buf_add_str(out, libraries[i].source);
+            return;
+        }
+    buf_add(out, line, len);
+}
+
 static char *assemble(enum queue_script script)
 {
-    const char *source = scripts[script].source;
-    size_t shebang = strcspn(source, "\n") + 1;
     struct buf out = {0};
-    buf_add(&out, source, shebang);
-    add_keys(&out, scripts[script].keys);
-    for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++)
-        if ((scripts[script].libraries & libraries[i].bit) != 0)
-            buf_add_str(&out, libraries[i].source);
-    buf_add_str(&out, source + shebang);
+    const char *at = scripts[script].source;
+    for (bool first = true; *at != '\0'; first = false) {
+        size_t len = strcspn(at, "\n");
+        len += at[len] == '\n';
+        add_line(&out, at, len);
+        if (first)
+            add_keys(&out, scripts[script].keys);
+        at += len;
+    }
     if (out.failed)
-        return mem_must_strdup("");
+        abort(); /* out of memory */
     return buf_take(&out, NULL);
 }
 

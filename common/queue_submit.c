@@ -7,9 +7,10 @@
 #include "schemas/mem.h"
 
 #define CHUNK_NODES 1000
-#define CHUNK_BYTES ((size_t)32 * 1024 * 1024) /* then the next chunk begins; Redis allows 512 MB  \
-                                                */
-#define PRIORITY_MAX 127                       /* see common/scripts/lib_ready.lua */
+#define CHUNK_BYTES                                                                                \
+    ((size_t)32 * 1024 * 1024) /* then the next chunk begins; Redis allows 512 MB                  \
+                                */
+#define PRIORITY_MAX 127       /* see common/scripts/lib_ready.lua */
 
 static int64_t clamp(int64_t value, int64_t low, int64_t high)
 {

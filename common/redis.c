@@ -54,6 +54,7 @@ enum command_kind {
     COMMAND_GREETING, /* AUTH, SELECT */
     COMMAND_LOAD,     /* SCRIPT LOAD */
     COMMAND_PING,     /* ends the greeting */
+    COMMAND_SUBSCRIBE,
 };
 
 struct command {
@@ -99,6 +100,9 @@ struct redis {
     int64_t heard_ms;              /* last bytes read, or first bytes sent after none were owed */
     struct redis_script **scripts; /* used so far: loaded on each connection */
     size_t n_scripts;
+    char *channel; /* of a listener; NULL: it is none */
+    redis_reply_fn *message_fn;
+    void *message_ctx;
     char *last_why; /* told last since it was up; NULL: nothing */
     bool closed;
 };
@@ -277,6 +281,19 @@ void redis_simple(struct redis *redis, redis_reply_fn *fn, void *ctx, const char
     redis_command(redis, fn, ctx, argc, argv, lens);
 }
 
+void redis_subscribe(struct redis *redis, const char *channel, redis_reply_fn *fn, void *ctx)
+{
+    redis->message_fn = fn;
+    redis->message_ctx = ctx;
+    free(redis->channel);
+    redis->channel = mem_must_strdup(channel);
+    if (redis->state != LINK_UP && redis->state != LINK_GREETING)
+        return; /* the greeting will do it */
+    struct command *command = command_new(2, (const char *[]){"SUBSCRIBE", channel}, NULL);
+    command->kind = COMMAND_SUBSCRIBE;
+    append(redis, command);
+}
+
 static struct command *script_load_new(struct redis_script *script)
 {
     const char *argv[] = {"SCRIPT", "LOAD", script->source};
@@ -378,6 +395,8 @@ static void answer_own(struct redis *redis, struct command *command, const redis
 {
     bool refused = reply->type == REDIS_REPLY_ERROR;
     enum command_kind kind = command->kind;
+    if (kind == COMMAND_SUBSCRIBE && !refused)
+        redis->message_fn(redis->message_ctx, value_of(reply));
     if (kind == COMMAND_LOAD && refused)
         log_error("Redis does not take the script %s: %s", command->script->name, reply->str);
     free(command);
@@ -416,6 +435,10 @@ static void answer_user(struct redis *redis, struct command *command, const redi
 static void handle_reply(struct redis *redis, const redisReply *reply)
 {
     struct command *command = TAILQ_FIRST(&redis->queue);
+    if (command == NULL && redis->channel != NULL) {
+        redis->message_fn(redis->message_ctx, value_of(reply));
+        return;
+    }
     if (command == NULL || command == redis->unsent) {
         drop_link(redis, "Redis answers what it was not asked", BACKOFF_MAX_MS);
         return;
@@ -580,6 +603,8 @@ static void connected(struct redis *redis)
     const struct redis_options *options = &redis->options;
     redis->state = LINK_GREETING;
     redis->heard_ms = clock_ms();
+    if (redis->channel != NULL)
+        greet(redis, COMMAND_SUBSCRIBE, 2, (const char *[]){"SUBSCRIBE", redis->channel});
     greet(redis, COMMAND_PING, 1, (const char *[]){"PING"});
     for (size_t i = 0; i < redis->n_scripts; i++)
         insert_unsent(redis, script_load_new(redis->scripts[i]));
@@ -838,6 +863,7 @@ static void redis_closed(uv_handle_t *handle)
         explicit_bzero(redis->options.password, strlen(redis->options.password));
     free(redis->options.password);
     free(redis->name);
+    free(redis->channel);
     free(redis->last_why);
     free(redis->scripts);
     free(redis);

@@ -44,8 +44,9 @@ const struct redis_value *redis_at(const struct redis_value *value, size_t index
 typedef void redis_reply_fn(void *ctx, const struct redis_value *value);
 
 struct redis_callbacks {
-    void (*up)(void *ctx);                    /* connected (each time); may be NULL */
-    void (*down)(void *ctx, const char *why); /* connection lost or refused; may be NULL */
+    void (*up)(void *ctx); /* connected (each time); may be NULL */
+    /* Connection lost or refused; not again for the same reason before it was up; may be NULL. */
+    void (*down)(void *ctx, const char *why);
 };
 
 /* Connects in the background; commands may be sent at once. A lost connection comes back with
@@ -68,11 +69,16 @@ void redis_command(struct redis *redis, redis_reply_fn *fn, void *ctx, int argc,
 /* Words separated by spaces, for constant commands without data: "PING". */
 void redis_simple(struct redis *redis, redis_reply_fn *fn, void *ctx, const char *words);
 
-/* A Lua script: EVALSHA, and EVAL when the server doesn't know it. */
+/* Makes this client a listener: it sends no commands any more, and fn gets ["subscribe", ...] each
+ * time that it listens (again), and ["message", channel, text] for each message. Messages are lost
+ * while it is not connected. */
+void redis_subscribe(struct redis *redis, const char *channel, redis_reply_fn *fn, void *ctx);
+
+/* A Lua script: EVALSHA, after it was loaded once per connection. */
 struct redis_script {
     const char *name;
-    const char *source; /* embedded from common/scripts/name.lua */
-    char sha[41];       /* filled at first use */
+    const char *source;
+    char sha[41]; /* filled at first use */
 };
 /* args: keys first (n_keys of them), then arguments; n_args counts both. */
 void redis_eval(struct redis *redis, struct redis_script *script, redis_reply_fn *fn, void *ctx,

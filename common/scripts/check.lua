@@ -1,12 +1,14 @@
 #!lua flags=no-writes
--- What fsck compares, at one moment. T, then ids that indexes name. {task, sub, in, succ, res,
--- {id, ready, lease, delay, held, dead ...}, score in tasks, score in fin}.
-local sub = call('HGETALL', sub_key)
-local ids, seen = {}, {}
-for i = 1, #sub, 2 do
-    if not string.find(sub[i], ':', 1, true) then
-        ids[#ids + 1] = sub[i]
-        seen[sub[i]] = true
+-- What fsck compares, at one moment. T, then ids that indexes name. {task, data,
+-- {id, scores in ready, lease, delay, held, dead; ...}, score in tasks, score in fin, log}.
+-- include lib
+local task = call('HGETALL', task_key)
+local ids, seen, scores = {}, {}, {}
+for i = 1, #task, 2 do
+    local id = match(task[i], '^sub:(.+)$')
+    if id then
+        ids[#ids + 1] = id
+        seen[id] = true
     end
 end
 for i = 2, #ARGV do
@@ -14,12 +16,11 @@ for i = 2, #ARGV do
         ids[#ids + 1] = ARGV[i]
     end
 end
-local scores = {}
 for _, id in ipairs(ids) do
     scores[#scores + 1] = id
     for _, key in ipairs({ready_key, lease_key, delay_key, held_key, dead_key}) do
         scores[#scores + 1] = call('ZSCORE', key, T .. '/' .. id)
     end
 end
-return {call('HGETALL', task_key), sub, call('HGETALL', in_key), call('HGETALL', succ_key),
-    call('HGETALL', res_key), scores, call('ZSCORE', tasks_key, T), call('ZSCORE', fin_key, T)}
+return {task, call('HGETALL', data_key), scores, call('ZSCORE', tasks_key, T), call('ZSCORE', fin_key, T),
+    call('LRANGE', log_key, 0, -1)}

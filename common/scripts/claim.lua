@@ -1,37 +1,49 @@
 #!lua
 -- T, id, worker, arm, nonce, lease in ms. {OK, token, attempt, us in the queue, work, outcomes of
 -- the dependencies...}; {TAKEN}, {GONE}, {CANCEL}.
-local id, worker, arm, nonce = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
-local line = call('HGET', sub_key, id)
-if not line then return {'GONE'} end
-local s = parse(line)
-local state = s[STATE]
-if not state then return damaged(id) end
+-- include lib
+local id, nonce = ARGV[2], ARGV[5]
+local old = call('HMGET', task_key, 'sub:' .. id, 'deps:' .. id, 'run:' .. id)
+if not old[1] then return {'GONE'} end
+local state, att, left, indeg, rdy, queue, rest =
+    match(old[1], '^(%u+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+ %d+ %-?%d+ [012] %d+)$')
+if not state then
+    return redis.error_reply('DAMAGED subtask ' .. id .. ' is not readable in ' .. task_key)
+end
 if state == 'CANCELLED' then return {'CANCEL'} end
-local again = state == 'RUNNING' and s[TOK] == s[ATT] .. '-' .. nonce
+local token = att .. '-' .. nonce
+local again = state == 'RUNNING' and old[3] and match(old[3], '^%S+') == token
 if state ~= 'READY' and not again then return {'TAKEN'} end
 
-local us = clock()
+local t = call('TIME')
+local us = t[1] .. sub('00000' .. t[2], -6)
+local ms = sub(us, 1, -4)
 local member = T .. '/' .. id
-local deps = {}
-if s[NDEPS] ~= '0' then
-    for dep in string.gmatch(call('HGET', sub_key, id .. ':d') or '', '%S+') do
-        deps[#deps + 1] = dep
-    end
-end
+call('ZADD', lease_key, tostring(ms + ARGV[6]), member)
 if not again then
-    s[STATE], s[ATT], s[LEFT] = 'RUNNING', s[ATT] + 1, math.max(s[LEFT] - 1, 0)
-    local waited = us - s[RDY]
-    s[QUEUE] = format('%.0f', waited > 0 and waited or 0)
-    s[TOK], s[OWNER], s[ARM] = s[ATT] .. '-' .. nonce, worker, arm
-    call('HSET', sub_key, id, concat(s, ' '))
+    att, left, queue = att + 1, left - 1, us - rdy
+    token = att .. '-' .. nonce
+    local run = token .. ' ' .. ARGV[3] .. ' ' .. ARGV[4]
+    if left < 0 then left = 0 end
+    if queue < 0 then queue = 0 end
+    call('HSET', task_key, 'sub:' .. id, 'RUNNING ' .. att .. ' ' .. left .. ' ' .. indeg .. ' ' .. rdy .. ' ' ..
+        queue .. ' ' .. rest, 'run:' .. id, run)
     call('ZREM', ready_key, member)
-    log('running', id, s, '-', '')
+    call('RPUSH', log_key, ms .. ' running ' .. id .. ' ' .. att .. ' ' .. run .. ' - - ')
+    call('PUBLISH', log_key, '')
 end
-call('ZADD', lease_key, floor(us / 1000) + ARGV[6], member)
-local answer = {'OK', s[TOK], tonumber(s[ATT]), tonumber(s[QUEUE]), call('HGET', in_key, id) or ''}
-for from = 1, #deps, 1000 do
-    local part = call('HMGET', res_key, unpack(deps, from, math.min(from + 999, #deps)))
+local work = call('HGET', data_key, 'work:' .. id) or ''
+if not old[2] then
+    return {'OK', token, tonumber(att), tonumber(queue), work}
+end
+local answer = {'OK', token, tonumber(att), tonumber(queue), work}
+local deps, n = {}, 0
+for dep in string.gmatch(old[2], '%S+') do
+    n = n + 1
+    deps[n] = 'outcome:' .. dep
+end
+for from = 1, n, 1000 do
+    local part = call('HMGET', data_key, unpack(deps, from, math.min(from + 999, n)))
     for i = 1, #part do
         answer[#answer + 1] = part[i] or ''
     end

@@ -1,38 +1,46 @@
 #!lua
 -- Adds the children of a planner's result, once. T, parent, nodes... OK, DUP, STALE, GONE, CONFLICT.
+-- include lib
+-- include lib_line
+-- include lib_ready
+-- include lib_hmget
+-- include lib_over
+-- include lib_nodes
 local parent = ARGV[2]
-local task = call('HMGET', task_key, 'state', 'total', 'remaining')
-local line = call('HGET', sub_key, parent)
-if not task[1] or not line then return 'GONE' end
-local p = parse(line)
+local task = call('HMGET', task_key, 'state', 'total', 'remaining', 'sub:' .. parent, 'run:' .. parent)
+if not task[1] or not task[4] then return 'GONE' end
+local p = parse(task[4])
 local total, remaining = tonumber(task[2]), tonumber(task[3])
 if not p[STATE] or not total or not remaining then return damaged(parent) end
 if p[EXP] == '2' then return 'DUP' end
 if task[1] ~= 'RUNNING' or p[STATE] ~= 'DONE' or p[EXP] ~= '1' then return 'STALE' end
 
-local nodes, expanding, by_id = read_nodes(3, total)
-local ids, outside, names = {}, {}, {}
+local nodes, expanding = read_nodes(3, total)
+local ids, mine, outside = {}, {}, {}
 for i, node in ipairs(nodes) do
-    ids[i] = node.id
-    if by_id[node.id] ~= node then return 'CONFLICT' end
-    for _, dep in ipairs(node.deps) do
-        if not by_id[dep] and not outside[dep] then
-            outside[dep] = true
-            names[#names + 1] = dep
-        end
-    end
+    if mine[node.id] then return 'CONFLICT' end
+    ids[i], mine[node.id] = node.id, true
 end
-for _, exists in ipairs(hmget(sub_key, ids)) do
+for _, exists in ipairs(hmget(task_key, 'sub:', ids)) do
     if exists then return 'CONFLICT' end
 end
 local is_done = {}
-local lines = hmget(sub_key, names)
-for i, dep in ipairs(names) do
-    local s = parse(lines[i] or '')
-    if not s[STATE] then
-        return redis.error_reply('NODEP a child of ' .. parent .. ' depends on ' .. dep .. ', which task ' .. T .. ' does not have')
+for _, node in ipairs(nodes) do
+    for _, dep in ipairs(node.deps) do
+        if not mine[dep] and is_done[dep] == nil then
+            is_done[dep] = false
+            outside[#outside + 1] = dep
+        end
     end
-    is_done[dep] = s[STATE] == 'DONE'
+end
+local lines = hmget(task_key, 'sub:', outside)
+for i, dep in ipairs(outside) do
+    local state = parse(lines[i] or '')[STATE]
+    if not state then
+        return redis.error_reply('NODEP a child of ' .. parent .. ' depends on ' .. dep .. ', which task ' .. T ..
+            ' does not have')
+    end
+    is_done[dep] = state == 'DONE'
 end
 for _, node in ipairs(nodes) do
     for _, dep in ipairs(node.deps) do
@@ -45,14 +53,14 @@ end
 -- Nothing below may fail.
 local us = clock()
 p[EXP] = '2'
-call('HSET', sub_key, parent, concat(p, ' '))
 remaining = remaining + #nodes + expanding - 1
-call('HSET', task_key, 'total', total + #nodes, 'remaining', remaining)
-log('expanded', parent, p, '-', #nodes .. ' subtasks')
+call('HSET', task_key, 'sub:' .. parent, concat(p, ' '), 'total', total + #nodes, 'remaining', remaining)
+log(sub(us, 1, -4), 'expanded', parent, p[ATT], task[5] or '- - -', '-', #nodes .. ' subtasks')
 if #nodes > 0 then
-    make_ready(store_nodes(nodes, is_done), us)
+    make_ready(store_nodes(nodes, is_done, {data_key}), us)
 end
 if remaining <= 0 then
-    finish('DONE', floor(us / 1000), 'task-done', '')
+    finish('DONE', 'task-done', '')
 end
+told()
 return 'OK'

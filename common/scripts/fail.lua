@@ -2,70 +2,67 @@
 -- A failed attempt; with the token '' one whose lease ran out.
 -- T, id, token, class, action, reason, arm, backoff in ms, timing.
 -- RETRY, DEAD, STALE, GONE; CANCELLED also when the task is over, so that there is no further attempt.
+-- include lib
+-- include lib_line
+-- include lib_ready
+-- include lib_over
 local id, token, class, action, reason = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local arm, backoff, timing = ARGV[7], tonumber(ARGV[8]), ARGV[9]
-local line = call('HGET', sub_key, id)
-if not line then return 'GONE' end
-local s = parse(line)
-local state = s[STATE]
+local old = call('HMGET', task_key, 'sub:' .. id, 'run:' .. id, 'state', 'avoid:' .. id)
+if not old[1] then return 'GONE' end
+local s = parse(old[1])
+local state, run = s[STATE], old[2] or '- - -'
 if not state then return damaged(id) end
 local us = clock()
-local ms = floor(us / 1000)
+local ms = sub(us, 1, -4)
 local member = T .. '/' .. id
 if token == '' then
     if state ~= 'RUNNING' then return 'STALE' end
     local expiry = call('ZSCORE', lease_key, member)
-    if expiry and tonumber(expiry) > ms then return 'STALE' end
+    if expiry and tonumber(expiry) > tonumber(ms) then return 'STALE' end
 else
     if state == 'CANCELLED' then return 'CANCELLED' end
-    if s[TOK] ~= token or state == 'DONE' then return 'STALE' end
+    if match(run, '^%S+') ~= token or state == 'DONE' then return 'STALE' end
     if state == 'DEAD' then return 'DEAD' end
     if state ~= 'RUNNING' then return 'RETRY' end -- this call was applied before
 end
-local task_state = call('HGET', task_key, 'state')
-if not task_state then return damaged(id) end
-local open = task_state == 'RUNNING' or task_state == 'LOADING'
-local dead = action == 'DEAD' or tonumber(s[LEFT]) <= 0
+local open = old[3] == 'RUNNING' or old[3] == 'LOADING'
+local dead = action == 'DEAD' or s[LEFT] == '0'
 
 -- Nothing below may fail.
 call('ZREM', lease_key, member)
 s[CLASS] = class
-call('HSET', sub_key, id .. ':e', reason)
-if dead then
-    s[STATE] = 'DEAD'
-    call('HSET', sub_key, id, concat(s, ' '))
-    call('ZADD', dead_key, ms, member)
-    if timing ~= '' then
-        call('HSET', res_key, id .. ':t', timing)
+call('HSET', task_key, 'error:' .. id, reason)
+event('FAIL', id, s, '-', reason, timing)
+if dead or not open then
+    s[STATE] = dead and 'DEAD' or 'CANCELLED'
+    call('HSET', task_key, 'sub:' .. id, concat(s, ' '))
+    log(ms, dead and 'dead' or 'cancelled', id, s[ATT], run, class, reason)
+    if dead then
+        call('ZADD', dead_key, ms, member)
+        call('HSET', data_key, 'timing:' .. id, timing)
+        event('DEAD', id, s, '-', reason, '')
     end
-    event('FAIL', id, s, '-', timing, reason)
-    event('DEAD', id, s, '-', '', reason)
-    log('dead', id, s, '-', reason)
-    if open then
+    if dead and open then
         local cancelled = cancel_rest(false)
-        finish('FAILED', ms, 'task-failed', id .. ' is dead (' .. class .. '); ' .. cancelled .. ' cancelled')
+        finish('FAILED', 'task-failed', id .. ' is dead (' .. class .. '); ' .. cancelled .. ' cancelled')
     end
-    return 'DEAD'
+    told()
+    return s[STATE]
 end
-if not open then
-    s[STATE] = 'CANCELLED'
-    call('HSET', sub_key, id, concat(s, ' '))
-    event('FAIL', id, s, '-', timing, reason)
-    log('cancelled', id, s, '-', reason)
-    return 'CANCELLED'
-end
-event('FAIL', id, s, '-', timing, reason)
-log('retry', id, s, '-', reason)
+log(ms, 'retry', id, s[ATT], run, class, reason)
 if action == 'MOVE' then
-    local avoid = call('HGET', sub_key, id .. ':a') or ''
+    local avoid = old[4] or ''
     if not string.find(' ' .. avoid .. ' ', ' ' .. arm .. ' ', 1, true) then
-        call('HSET', sub_key, id .. ':a', avoid == '' and arm or avoid .. ' ' .. arm)
+        call('HSET', task_key, 'avoid:' .. id, avoid == '' and arm or avoid .. ' ' .. arm)
     end
-elseif backoff > 0 then
-    s[STATE] = 'DELAYED'
-    call('HSET', sub_key, id, concat(s, ' '))
-    call('ZADD', delay_key, ms + backoff, member)
-    return 'RETRY'
 end
-ready_again(id, s) -- by way of DELAYED, for no time
+if action ~= 'MOVE' and backoff > 0 then
+    s[STATE] = 'DELAYED'
+    call('HSET', task_key, 'sub:' .. id, concat(s, ' '))
+    call('ZADD', delay_key, ms + backoff, member)
+else
+    ready_again(id, s, us) -- by way of DELAYED, for no time
+end
+told()
 return 'RETRY'

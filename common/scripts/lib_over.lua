@@ -1,23 +1,35 @@
--- Ends a task: everything that is not terminal, except what runs unless `running_too`, becomes
--- CANCELLED. Returns how many, and the words of those that ran by id.
-local INDEX_OF = {READY = ready_key, DELAYED = delay_key, HELD = held_key, RUNNING = lease_key}
+-- Of an event that no subtask has.
+local NOBODY = {[ATT] = '0', [PRIO] = '0', [EXP] = '0', [CLASS] = '-'}
+
+-- The task reaches its last state.
+local function finish(state, what, text)
+    local ms = event('TASK', '-', NOBODY, state, text, '')
+    call('HSET', task_key, 'state', state, 'finished', ms)
+    call('ZADD', fin_key, ms, T)
+    log(ms, what, '-', 0, '- - -', '-', text)
+end
+
+-- Everything that is not terminal, except what runs unless `running_too`, becomes CANCELLED.
+-- Returns how many, and the words of those that ran by id.
 local function cancel_rest(running_too)
-    local all, lines, cancelled, ran = call('HGETALL', sub_key), {sub_key}, 0, {}
-    local leaving = {}
+    local index_of = {BLOCKED = '', READY = ready_key, DELAYED = delay_key, HELD = held_key, RUNNING = lease_key}
+    local all, lines, leaving = call('HGETALL', task_key), {task_key}, {}
+    local cancelled, ran = 0, {}
     for i = 1, #all, 2 do
-        local id, s = all[i], parse(all[i + 1])
-        local state = s[STATE]
-        if state and (INDEX_OF[state] or state == 'BLOCKED') and (running_too or state ~= 'RUNNING') then
-            s[STATE] = 'CANCELLED'
-            lines[#lines + 1], lines[#lines + 2] = id, concat(s, ' ')
-            cancelled = cancelled + 1
-            local index = INDEX_OF[state]
-            if index then
-                leaving[index] = leaving[index] or {index}
-                table.insert(leaving[index], T .. '/' .. id)
-            end
-            if state == 'RUNNING' then
-                ran[id] = s
+        if sub(all[i], 1, 4) == 'sub:' then
+            local id, s = sub(all[i], 5), parse(all[i + 1])
+            local index = s[STATE] and index_of[s[STATE]]
+            if index and (running_too or s[STATE] ~= 'RUNNING') then
+                if s[STATE] == 'RUNNING' then
+                    ran[id] = s
+                end
+                s[STATE] = 'CANCELLED'
+                lines[#lines + 1], lines[#lines + 2] = all[i], concat(s, ' ')
+                cancelled = cancelled + 1
+                if index ~= '' then
+                    leaving[index] = leaving[index] or {index}
+                    table.insert(leaving[index], T .. '/' .. id)
+                end
             end
         end
         if #lines > 1000 or (i == #all - 1 and #lines > 1) then
@@ -25,16 +37,8 @@ local function cancel_rest(running_too)
             for _, members in pairs(leaving) do
                 call('ZREM', unpack(members))
             end
-            lines, leaving = {sub_key}, {}
+            lines, leaving = {task_key}, {}
         end
     end
     return cancelled, ran
-end
-
--- The task reaches its last state, with its event and log entry.
-local function finish(state, ms, what, text)
-    call('HSET', task_key, 'state', state, 'finished', ms)
-    call('ZADD', fin_key, ms, T)
-    event('TASK', '-', NOBODY, state, '', text)
-    log(what, '-', NOBODY, '-', text)
 end

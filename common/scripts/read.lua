@@ -1,21 +1,23 @@
 #!lua flags=no-writes
--- One consistent picture of a task. T, '1' with work. {task, sub, in, res}, as HGETALL gives them.
+-- One consistent picture of a task. T, '1' with work. {task, data}, as HGETALL gives them.
+-- include lib
+-- include lib_hmget
 local task = call('HGETALL', task_key)
 if #task == 0 then return {} end
-local sub = call('HGETALL', sub_key)
-local inputs = {}
 if ARGV[2] == '1' then
-    inputs = call('HGETALL', in_key)
-else
-    local fields = {':title', ':info'}
-    for i = 1, #sub, 2 do
-        if not string.find(sub[i], ':', 1, true) then
-            fields[#fields + 1] = sub[i] .. ':m'
-        end
-    end
-    local values = hmget(in_key, fields)
-    for i, field in ipairs(fields) do
-        inputs[2 * i - 1], inputs[2 * i] = field, values[i]
+    return {task, call('HGETALL', data_key)}
+end
+local fields, data = {'title', 'info'}, {}
+for i = 1, #task, 2 do
+    local id = match(task[i], '^sub:(.+)$')
+    if id then
+        fields[#fields + 1] = 'meta:' .. id
+        fields[#fields + 1] = 'outcome:' .. id
+        fields[#fields + 1] = 'timing:' .. id
     end
 end
-return {task, sub, inputs, call('HGETALL', res_key)}
+local values = hmget(data_key, '', fields)
+for i, field in ipairs(fields) do
+    data[2 * i - 1], data[2 * i] = field, values[i]
+end
+return {task, data}

@@ -2,41 +2,60 @@
 -- Stores one chunk of a task; the one that completes it makes the roots READY.
 -- T, digest, title, info, number of chunks, this chunk (from 0), place of its first node, nodes...
 -- OK activated, MORE chunks are missing, DUP, CONFLICT.
-local digest, title, info, chunks, chunk = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
+-- include lib
+local digest, chunks, chunk = ARGV[2], ARGV[5], ARGV[6]
 local old = call('HMGET', task_key, 'state', 'digest', 'chunk:' .. chunk, 'chunks', 'remaining', 'total', 'roots')
 if old[1] then
     if old[2] ~= digest then return 'CONFLICT' end
     if old[1] ~= 'LOADING' then return 'DUP' end
     if old[3] then return 'MORE' end
 end
-local us = clock()
-local ms = floor(us / 1000)
-local nodes, expanding = read_nodes(8, tonumber(ARGV[7]))
-local loaded = (tonumber(old[4]) or 0) + 1
-local total = (tonumber(old[6]) or 0) + #nodes
-local remaining = (tonumber(old[5]) or 0) + #nodes + expanding
-
-local roots = store_nodes(nodes, {})
+local t = call('TIME')
+local us = t[1] .. sub('00000' .. t[2], -6)
+local ms = sub(us, 1, -4)
 if not old[1] then
-    call('HSET', in_key, ':title', title, ':info', info)
     call('ZADD', tasks_key, ms, T)
 end
-if loaded == chunks and chunks == 1 then
-    call('HSET', task_key, 'state', 'RUNNING', 'digest', digest, 'created', ms, 'total', total, 'remaining', remaining)
+
+-- One node, which is all the task has: what the rest of the script does, without its tables.
+local max, prio, exp = match(ARGV[9], '^(%d+) (%-?%d+) ([01])$')
+if #ARGV == 12 and chunks == '1' and prio == '0' then
+    local id = ARGV[8]
+    call('HSET', task_key, 'state', 'RUNNING', 'digest', digest, 'created', ms, 'total', '1',
+        'remaining', exp == '1' and '2' or '1', 'sub:' .. id,
+        'READY 0 ' .. max .. ' 0 ' .. us .. ' 0 - ' .. max .. ' 0 ' .. exp .. ' 0')
+    call('HSET', data_key, 'title', ARGV[3], 'info', ARGV[4], 'work:' .. id, ARGV[11], 'meta:' .. id, ARGV[12])
+    call('ZADD', ready_key, us, T .. '/' .. id)
+    call('XADD', ev_key, '*', 'READY ' .. T .. ' ' .. id .. ' 0 0 ' .. exp .. ' - SUBMITTED ', ARGV[12])
+    return 'OK'
+end
+
+-- include lib_line
+-- include lib_ready
+-- include lib_hmget
+-- include lib_nodes
+local nodes, expanding = read_nodes(8, tonumber(ARGV[7]))
+local roots = store_nodes(nodes, {}, old[1] and {data_key} or {data_key, 'title', ARGV[3], 'info', ARGV[4]})
+if chunks == '1' then
+    call('HSET', task_key, 'state', 'RUNNING', 'digest', digest, 'created', ms, 'total', #nodes, 'remaining',
+        #nodes + expanding)
     make_ready(roots, us, true)
     return 'OK'
 end
 
 -- A task of many chunks: they may come in any order, and the roots wait for the last one.
-local ids, lines = {old[7] or nil}, {sub_key}
+local total = (tonumber(old[6]) or 0) + #nodes
+local remaining = (tonumber(old[5]) or 0) + #nodes + expanding
+local loaded = (tonumber(old[4]) or 0) + 1
+local ids, lines = {old[7] or nil}, {task_key}
 for _, root in ipairs(roots) do
     ids[#ids + 1] = root.id
-    lines[#lines + 1], lines[#lines + 2] = root.id, concat(root.s, ' ')
+    lines[#lines + 1], lines[#lines + 2] = 'sub:' .. root.id, concat(root.s, ' ')
 end
 if #roots > 0 then
     call('HSET', unpack(lines))
 end
-if loaded < chunks then
+if loaded < tonumber(chunks) then
     call('HSET', task_key, 'state', 'LOADING', 'digest', digest, 'total', total, 'remaining', remaining,
         'chunks', loaded, 'chunk:' .. chunk, 1, 'roots', concat(ids, ' '))
     if not old[1] then
@@ -50,12 +69,12 @@ for i = 0, chunks - 1 do
 end
 call('HDEL', task_key, unpack(gone))
 call('HSET', task_key, 'state', 'RUNNING', 'total', total, 'remaining', remaining)
-local all, metas = {}, {}
+local all = {}
 for id in string.gmatch(concat(ids, ' '), '%S+') do
-    all[#all + 1], metas[#metas + 1] = id, id .. ':m'
+    all[#all + 1] = id
 end
-lines, metas = hmget(sub_key, all), hmget(in_key, metas)
-local list = {}
+local metas, list = hmget(data_key, 'meta:', all), {}
+lines = hmget(task_key, 'sub:', all)
 for i, id in ipairs(all) do
     list[i] = {id = id, s = parse(lines[i]), meta = metas[i]}
 end
