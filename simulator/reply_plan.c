@@ -5,6 +5,9 @@
 
 #include "simulator/reply.h"
 
+/* Of the task as it was given, in each prompt of its plan: the plan must fit into an answer. */
+#define MAX_TASK 1000
+
 /* The words that ask for a language; the first that occurs decides. */
 static const struct {
     const char *name;
@@ -247,7 +250,7 @@ static void add_node(const struct node *node, const struct sim_topic *topic,
                      const struct sim_prompt *prompt, struct buf *out)
 {
     struct buf text = {0};
-    size_t len = prompt->task_len < 2000 ? prompt->task_len : 2000;
+    size_t len = prompt->task_len < MAX_TASK ? prompt->task_len : MAX_TASK;
     buf_printf(&text, "%s\nProject: %s; package: %s; language: %s\n\n", node->work, topic->title,
                topic->package, topic->prose ? "prose" : sim_lang_name(topic->lang));
     buf_add_str(&text, "The task as it was given:\n");
