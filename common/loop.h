@@ -31,7 +31,8 @@ void loop_timer_free(struct loop_timer **timer);
 
 /* Runs the loop until *flag is true or timeout_ms passed (-1: no limit). 0 or -ETIMEDOUT. */
 int loop_run_until(uv_loop_t *loop, const bool *flag, int64_t timeout_ms);
-/* Closes what is left on the loop, runs it empty and closes it. */
+/* Closes what is left on the loop, runs it empty and closes it. The loop must have been all zero
+ * before uv_loop_init(), which leaves loop->data as it is. */
 void loop_finish(uv_loop_t *loop);
 /* Raises the soft limit of descriptors to the hard one. */
 void loop_raise_descriptors(void);
