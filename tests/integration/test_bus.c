@@ -1,11 +1,13 @@
 /* Bus sockets on a loop, against each other and against strangers. */
 #include <errno.h>
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -176,8 +178,7 @@ static void bursts_arrive_whole_in_order_and_let_others_have_their_turn(void **s
 }
 
 /* A send may swallow the signal of a frame that has just come (zmq looks at its mailbox at most
- * once a millisecond, hence the duration): what is not looked for afterwards would never be found.
- */
+ * once a millisecond, hence the duration); nobody signals that frame again. */
 static void no_signal_is_lost_between_sends_and_receives(void **state)
 {
     struct test *t = *state;
@@ -314,6 +315,17 @@ static void served_ipc_socket_is_not_stolen(void **state)
     assert_non_null(strstr(t->err.text, "served by another process"));
     open_end(t, &t->b, BUS_DEALER);
     wait_for(t, &t->b.up);
+}
+
+/* The moment between looking for a living owner and binding: whoever is in it holds the lock. */
+static void ipc_socket_that_another_is_about_to_serve_is_not_taken(void **state)
+{
+    struct test *t = *state;
+    int fd = open(fixture_write(&t->fixture, "bus.sock.lock", ""), O_RDWR);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    assert_int_equal(open_at(t, &t->a, BUS_ROUTER, t->endpoint), -EADDRINUSE);
+    close(fd);
+    open_end(t, &t->a, BUS_ROUTER);
 }
 
 static void ipc_socket_of_a_stranger_is_not_stolen(void **state)
@@ -516,6 +528,7 @@ int main(void)
         TEST(ipc_socket_is_private),
         TEST(stale_ipc_socket_is_replaced),
         TEST(served_ipc_socket_is_not_stolen),
+        TEST(ipc_socket_that_another_is_about_to_serve_is_not_taken),
         TEST(ipc_socket_of_a_stranger_is_not_stolen),
         TEST(file_in_the_way_is_left_alone),
         TEST(path_too_long_is_explained),
