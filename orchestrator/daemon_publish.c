@@ -44,14 +44,25 @@ static void publish_sub(struct daemon *daemon, const struct flow_action *action,
         message_release(&meta);
 }
 
+/* This runs for every event also when nobody listens: snprintf() would be most of its cost. */
+static void add_word(char topic[TOPIC_MAX_BYTES], const char *word)
+{
+    size_t len = strlen(topic), more = strnlen(word, TOPIC_MAX_BYTES - 1 - len);
+    memcpy(topic + len, word, more);
+    topic[len + more] = '\0';
+}
+
 void daemon_publish(struct daemon *daemon, const struct flow_action *action)
 {
-    char topic[TOPIC_MAX_BYTES];
+    char topic[TOPIC_MAX_BYTES] = "";
     const char *what = action->kind == FLOW_OFFER ? "offered" : action->what;
     bool of_sub = *action->sub != '\0';
     if (of_sub && !is_ours(what))
         return;
-    snprintf(topic, sizeof topic, "task.%s.%s", action->task, what);
+    add_word(topic, "task.");
+    add_word(topic, action->task);
+    add_word(topic, ".");
+    add_word(topic, what);
     if (!peer_wanted(daemon->peer, topic))
         return;
     if (of_sub)

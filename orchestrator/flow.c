@@ -15,6 +15,7 @@ const struct flow_options flow_defaults = {
     .checkpoint_ms = 500,
     .again_ms = 1000,
     .parked_max = 100000,
+    .reserve_max = 50000, /* some 250 bytes each */
 };
 
 struct flow *flow_new(const struct flow_options *options)

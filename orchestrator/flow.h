@@ -22,8 +22,9 @@ struct flow_options {
     int64_t idle_scan_ms;  /* and while it is quiet */
     int64_t delay_scan_ms; /* how often due retries are looked for after a failure */
     int64_t checkpoint_ms;
-    int64_t again_ms;  /* until a refused read or expand is tried again */
-    size_t parked_max; /* subtasks remembered that no worker serves, beyond the broker's window */
+    int64_t again_ms;   /* until a refused read or expand is tried again */
+    size_t parked_max;  /* subtasks remembered that no worker serves, beyond the broker's window */
+    size_t reserve_max; /* ready ones remembered beyond the window; the rest is read again later */
 };
 extern const struct flow_options flow_defaults; /* one broker */
 

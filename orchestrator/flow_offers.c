@@ -54,6 +54,7 @@ static void leave_state(struct flow *flow, struct entry *entry)
         broker->n_unserved -= entry->unserved;
     }
     flow->n_parked -= entry->state == ENTRY_PARKED || entry->state == ENTRY_UNROUTABLE;
+    flow->n_waiting -= entry->state == ENTRY_WAITING;
     flow->shards[entry->shard].n_known -= entry->state != ENTRY_TAKEN;
 }
 
@@ -61,9 +62,15 @@ static void enter_state(struct flow *flow, struct entry *entry, enum entry_state
 {
     entry->state = state;
     entry->since_ms = flow->now_ms;
-    TAILQ_INSERT_TAIL(list_of(flow, entry), entry, by_state);
+    struct entry_list *list = list_of(flow, entry);
+    const struct entry *first = TAILQ_FIRST(list);
+    if (state == ENTRY_WAITING && first != NULL && first->priority < entry->priority)
+        TAILQ_INSERT_HEAD(list, entry, by_state);
+    else
+        TAILQ_INSERT_TAIL(list, entry, by_state);
     flow->brokers[entry->broker].n_offered += state == ENTRY_OFFERED;
     flow->n_parked += state == ENTRY_PARKED || state == ENTRY_UNROUTABLE;
+    flow->n_waiting += state == ENTRY_WAITING;
     flow->shards[entry->shard].n_known += state != ENTRY_TAKEN;
 }
 
@@ -212,6 +219,15 @@ static bool offer_again(struct flow *flow, struct entry *entry)
     return true;
 }
 
+static void offer_waiting(struct flow *flow)
+{
+    struct entry *entry, *next;
+    TAILQ_FOREACH_SAFE (entry, &flow->lists[ENTRY_WAITING], by_state, next) {
+        if (!offer_again(flow, entry))
+            return;
+    }
+}
+
 static void repeat_if_due(struct flow *flow, struct entry *entry)
 {
     if (entry->state != ENTRY_OFFERED || flow->now_ms - entry->since_ms < entry->repeat_ms)
@@ -234,11 +250,15 @@ bool flow_entry_ready(struct flow *flow, int shard, const struct queue_item *ite
     }
     if (entry != NULL)
         flow_entry_remove(flow, entry, false); /* an earlier round: the new offer replaces it */
-    if (flow_room(flow) == 0)
+    bool room = flow_room(flow) > 0;
+    if (!room && (!flow_any_broker(flow) || flow->n_waiting >= flow->options.reserve_max))
         return false;
     entry = entry_new(flow, &key, shard, item);
     entry->scan = flow->shards[shard].scan;
-    offer(flow, entry, choose_broker(flow, entry->hh.hashv));
+    if (room)
+        offer(flow, entry, choose_broker(flow, entry->hh.hashv));
+    else
+        enter_state(flow, entry, ENTRY_WAITING);
     return true;
 }
 
@@ -283,6 +303,7 @@ void flow_entry_taken(struct flow *flow, const struct flow_event *event)
         entry->unserved = false;
         unpark(flow, 2);
     }
+    offer_waiting(flow);
 }
 
 static void note(struct flow *flow, struct entry *entry, const char *text)
@@ -343,15 +364,6 @@ void flow_entry_unroutable(struct flow *flow, const struct flow_event *event)
 }
 
 /* --- brokers --------------------------------------------------------------------------------- */
-
-static void offer_waiting(struct flow *flow)
-{
-    struct entry *entry, *next;
-    TAILQ_FOREACH_SAFE (entry, &flow->lists[ENTRY_WAITING], by_state, next) {
-        if (!offer_again(flow, entry))
-            return;
-    }
-}
 
 void flow_broker_gone(struct flow *flow, int index)
 {

@@ -7,12 +7,13 @@
 #include "orchestrator/flow_state.h"
 
 #define CHUNK_MIN 64
-#define CHUNK 256            /* entries of one scan */
-#define REFILLS 8            /* scans for refilling under way at once */
-#define ACTIVE_MS 60000      /* a shard without a sign of life for so long is quiet */
-#define FAILED_MS 120000     /* after a failure, retries become due within this */
-#define SCAN_MS_PER_ENTRY 16 /* a long ready index is read less often */
-#define SCAN_MS_MAX 10000
+#define CHUNK 256             /* entries of one scan */
+#define REFILLS 8             /* scans for refilling under way at once */
+#define ACTIVE_MS 60000       /* a shard without a sign of life for so long is quiet */
+#define FAILED_MS 120000      /* after a failure, retries become due within this */
+#define FRONT 8               /* oldest entries that are looked at of a long ready index */
+#define WHOLE_MS_PER_ENTRY 64 /* which is read as a whole less often */
+#define WHOLE_MS_MAX 60000
 
 void flow_shards_init(struct flow *flow)
 {
@@ -44,36 +45,46 @@ static void scan(struct flow *flow, int index, enum queue_index which, int64_t o
     action->limit = limit;
 }
 
-/* Behind those we know, which are at the front; or, at the end and now and then, everything: a
- * gap is possible while claims overtake their `taken`. */
-static void scan_ready(struct flow *flow, int index, bool whole)
+static int64_t usual_ms(const struct flow *flow, const struct shard *shard)
+{
+    bool active = flow->now_ms - shard->active_ms < ACTIVE_MS;
+    return active ? flow->options.scan_ms : flow->options.idle_scan_ms;
+}
+
+static void begin_whole(struct flow *flow, struct shard *shard)
+{
+    int64_t pause_ms = (int64_t)shard->n_known * WHOLE_MS_PER_ENTRY;
+    shard->scan++;
+    shard->rewind = false;
+    shard->next_whole_ms = flow->now_ms + (pause_ms < WHOLE_MS_MAX ? pause_ms : WHOLE_MS_MAX);
+    flow_shard_more(flow, shard, false); /* what comes from now on sets it again */
+}
+
+static void scan_ready(struct flow *flow, int index, enum scan_kind kind)
 {
     struct shard *shard = &flow->shards[index];
-    whole = whole || shard->rewind || shard->n_known == 0;
-    int64_t room = (int64_t)flow_room(flow);
-    shard->asked = room < CHUNK_MIN ? CHUNK_MIN : room > CHUNK ? CHUNK : room;
-    shard->scan_offset = whole ? 0 : (int64_t)shard->n_known;
-    shard->scan_limit = shard->asked + (whole ? (int64_t)shard->n_known * 3 / 2 : 0);
+    int64_t known = (int64_t)shard->n_known, room = (int64_t)flow_room(flow);
+    shard->scan_kind = kind;
     shard->scan_sent_ms = flow->now_ms;
-    if (whole) {
-        shard->scan++;
-        shard->rewind = false;
-        flow_shard_more(flow, shard, false); /* what comes from now on sets it again */
-        int64_t pause_ms = (int64_t)shard->n_known * SCAN_MS_PER_ENTRY;
-        pause_ms = pause_ms > SCAN_MS_MAX ? SCAN_MS_MAX : pause_ms;
-        bool active = flow->now_ms - shard->active_ms < ACTIVE_MS;
-        int64_t usual_ms = active ? flow->options.scan_ms : flow->options.idle_scan_ms;
-        shard->next_ms[QUEUE_INDEX_READY] =
-            flow->now_ms + (pause_ms > usual_ms ? pause_ms : usual_ms);
-    }
+    shard->asked = kind == SCAN_FRONT ? 0
+                   : room < CHUNK_MIN ? CHUNK_MIN
+                   : room > CHUNK     ? CHUNK
+                                      : room;
+    shard->scan_limit = kind == SCAN_FRONT   ? FRONT
+                        : kind == SCAN_WHOLE ? shard->asked + known * 3 / 2
+                                             : shard->asked;
+    if (kind == SCAN_WHOLE)
+        begin_whole(flow, shard);
+    if (kind != SCAN_MORE)
+        shard->next_ms[QUEUE_INDEX_READY] = flow->now_ms + usual_ms(flow, shard);
     flow->asked += shard->asked;
-    scan(flow, index, QUEUE_INDEX_READY, shard->scan_offset, shard->scan_limit);
+    scan(flow, index, QUEUE_INDEX_READY, kind == SCAN_MORE ? known : 0, shard->scan_limit);
 }
 
 /* Reads on where there is more, while there is room for what is under way. */
 void flow_shards_refill(struct flow *flow)
 {
-    if (flow->n_more == 0 || flow->asked >= (int64_t)CHUNK * REFILLS)
+    if (flow->n_more == 0 || flow->n_waiting > 0 || flow->asked >= (int64_t)CHUNK * REFILLS)
         return;
     size_t room = flow_room(flow), limit = 0;
     for (int i = 0; i < flow->options.brokers; i++)
@@ -85,7 +96,7 @@ void flow_shards_refill(struct flow *flow)
         struct shard *shard = &flow->shards[index];
         flow->next_shard = (index + 1) % SHARD_COUNT;
         if (shard->more && !shard->scanning[QUEUE_INDEX_READY])
-            scan_ready(flow, index, false);
+            scan_ready(flow, index, shard->rewind || shard->n_known == 0 ? SCAN_WHOLE : SCAN_MORE);
         if (flow->asked >= (int64_t)CHUNK * REFILLS)
             return;
     }
@@ -109,8 +120,7 @@ static bool is_full(const struct flow_event *event, int64_t limit)
 
 static void ready_items(struct flow *flow, struct shard *shard, const struct flow_event *event)
 {
-    bool whole = shard->scan_offset == 0, placed = true;
-    bool full = is_full(event, shard->scan_limit);
+    bool placed = true, full = is_full(event, shard->scan_limit);
     flow->asked -= shard->asked;
     if (event->failed) {
         shard->rewind = true;
@@ -119,10 +129,14 @@ static void ready_items(struct flow *flow, struct shard *shard, const struct flo
     }
     for (size_t i = 0; i < event->n_items && placed; i++)
         placed = flow_entry_ready(flow, event->shard, &event->items[i]);
-    if (full || !placed || !whole)
+    if (!placed)
         flow_shard_more(flow, shard, true);
-    shard->rewind = !full && !whole && placed;
-    if (whole && !full && placed)
+    if (shard->scan_kind == SCAN_FRONT)
+        return;
+    if (full || shard->scan_kind == SCAN_MORE)
+        flow_shard_more(flow, shard, true);
+    shard->rewind = shard->scan_kind == SCAN_MORE && !full && placed;
+    if (shard->scan_kind == SCAN_WHOLE && !full && placed)
         drop_stale(flow, shard);
 }
 
@@ -163,18 +177,24 @@ static void scan_if_due(struct flow *flow, int index, enum queue_index which, in
     scan(flow, index, which, 0, CHUNK);
 }
 
+static void tick_ready(struct flow *flow, int index)
+{
+    struct shard *shard = &flow->shards[index];
+    if (shard->scanning[QUEUE_INDEX_READY] || !flow_any_broker(flow) ||
+        flow->now_ms < shard->next_ms[QUEUE_INDEX_READY])
+        return;
+    bool whole = shard->n_known <= CHUNK_MIN || flow->now_ms >= shard->next_whole_ms;
+    scan_ready(flow, index, whole ? SCAN_WHOLE : SCAN_FRONT);
+}
+
 static void tick_shard(struct flow *flow, int index)
 {
     struct shard *shard = &flow->shards[index];
-    const struct flow_options *options = &flow->options;
-    bool active = flow->now_ms - shard->active_ms < ACTIVE_MS;
     bool failed = flow->now_ms - shard->failed_ms < FAILED_MS;
-    int64_t usual_ms = active ? options->scan_ms : options->idle_scan_ms;
-    scan_if_due(flow, index, QUEUE_INDEX_LEASE, usual_ms);
-    scan_if_due(flow, index, QUEUE_INDEX_DELAY, failed ? options->delay_scan_ms : usual_ms);
-    if (!shard->scanning[QUEUE_INDEX_READY] && flow_any_broker(flow) &&
-        flow->now_ms >= shard->next_ms[QUEUE_INDEX_READY])
-        scan_ready(flow, index, true);
+    int64_t every_ms = usual_ms(flow, shard);
+    scan_if_due(flow, index, QUEUE_INDEX_LEASE, every_ms);
+    scan_if_due(flow, index, QUEUE_INDEX_DELAY, failed ? flow->options.delay_scan_ms : every_ms);
+    tick_ready(flow, index);
     flow_expand_tick(flow, shard);
 }
 

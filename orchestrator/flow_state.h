@@ -9,7 +9,7 @@
 /* Where a ready subtask that we know of stands. */
 enum entry_state {
     ENTRY_OFFERED,    /* with a broker, counted against its window */
-    ENTRY_WAITING,    /* its broker went away: goes to the next that has room */
+    ENTRY_WAITING,    /* there is no room; goes to the first broker that has some */
     ENTRY_TAKEN,      /* dispatched; forgotten when the claim shows, or after grace_ms */
     ENTRY_PARKED,     /* nobody serves it; offered again now and then */
     ENTRY_UNROUTABLE, /* no arm may run it */
@@ -47,6 +47,12 @@ struct expansion {
 };
 TAILQ_HEAD(expansion_list, expansion);
 
+enum scan_kind {
+    SCAN_MORE,  /* behind those we know, which are at the front */
+    SCAN_FRONT, /* the oldest: dispatches that led to no claim are there */
+    SCAN_WHOLE, /* everything: finds every gap, and offers that are void */
+};
+
 struct shard {
     struct entry_list entries;
     size_t n_known; /* entries that are not TAKEN: at the front of the ready index */
@@ -54,9 +60,10 @@ struct shard {
     bool rewind;    /* the next scan of the ready index starts at 0 */
     bool scanning[QUEUE_INDEX_DELAY + 1];
     int64_t next_ms[QUEUE_INDEX_DELAY + 1];
-    int64_t active_ms; /* last sign of life */
-    int64_t failed_ms; /* last failure: retries become due soon */
-    int64_t scan_offset, scan_limit, scan_sent_ms, asked;
+    int64_t active_ms;        /* last sign of life */
+    int64_t failed_ms;        /* last failure: retries become due soon */
+    enum scan_kind scan_kind; /* of the ready index, under way or last */
+    int64_t scan_limit, scan_sent_ms, asked, next_whole_ms;
     uint64_t scan;
     struct stream_id last;      /* applied, but for the expansions */
     struct stream_id candidate; /* becomes the checkpoint when the barrier is answered */
@@ -76,7 +83,7 @@ struct flow {
     int64_t now_ms;
     struct entry *entries;
     struct entry_list lists[ENTRY_STATE_COUNT]; /* OFFERED: see the brokers */
-    size_t n_parked;
+    size_t n_parked, n_waiting;
     struct entry_list graveyard; /* freed at the next step: actions may point to them */
     struct expansion_list done;  /* likewise */
     struct shard shards[SHARD_COUNT];

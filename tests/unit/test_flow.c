@@ -47,6 +47,7 @@ static void start(int brokers)
 {
     struct flow_options options = flow_defaults;
     options.brokers = brokers;
+    options.reserve_max = 0; /* what is beyond the window is read again */
     now_ms = 1000;
     flow = flow_new(&options);
 }
@@ -148,6 +149,28 @@ static void nothing_is_offered_beyond_the_window_and_the_rest_is_read_later(void
                              .items = &item,
                              .n_items = 1});
     assert_string_equal(only(FLOW_OFFER)->sub, "c");
+    end();
+}
+
+static void what_is_beyond_the_window_waits_in_the_reserve_by_priority(void **state)
+{
+    (void)state;
+    struct flow_options options = flow_defaults;
+    options.reserve_max = 2;
+    now_ms = 1000;
+    flow = flow_new(&options);
+    welcome(0, 1);
+    ready("t", "a", 0);
+    ready("t", "b", 0);
+    queue_event((struct queue_event){
+        .kind = QUEUE_EVENT_READY, .task = "t", .sub = "urgent", .priority = 5});
+    ready("t", "c", 0);
+    assert_int_equal(count(FLOW_OFFER), 0);
+    step((struct flow_event){.kind = FLOW_EVENT_TAKEN, .task = "t", .sub = "a"});
+    assert_string_equal(only(FLOW_OFFER)->sub, "urgent");
+    step((struct flow_event){.kind = FLOW_EVENT_TAKEN, .task = "t", .sub = "urgent"});
+    assert_string_equal(only(FLOW_OFFER)->sub, "b");
+    assert_int_equal(flow_offered(flow, 0), 1);
     end();
 }
 
@@ -377,6 +400,7 @@ struct model_event {
 
 struct world {
     uint64_t random;
+    size_t reserve;
     struct model_sub subs[SUBS];
     struct model_event events[SHARDS][SUBS * 64];
     size_t n_events[SHARDS], applied[SHARDS], checkpoint[SHARDS];
@@ -609,6 +633,7 @@ static void restart_flow(void)
 {
     struct flow_options options = flow_defaults;
     options.brokers = BROKERS;
+    options.reserve_max = world.reserve;
     flow_free(&flow);
     flow = flow_new(&options);
     world.n_scans = world.n_reads = 0;
@@ -660,6 +685,7 @@ static void run_world(uint64_t seed, bool restarts)
 {
     memset(&world, 0, sizeof world);
     world.random = seed * 7919;
+    world.reserve = seed % 3 == 0 ? 0 : seed % 3 == 1 ? 20 : SUBS;
     now_ms = 0;
     flow = NULL;
     restart_flow();
@@ -699,6 +725,7 @@ int main(void)
         cmocka_unit_test(a_ready_subtask_is_offered_once),
         cmocka_unit_test(a_new_round_is_offered_again_after_a_failure),
         cmocka_unit_test(nothing_is_offered_beyond_the_window_and_the_rest_is_read_later),
+        cmocka_unit_test(what_is_beyond_the_window_waits_in_the_reserve_by_priority),
         cmocka_unit_test(offers_of_a_lost_broker_move_to_another),
         cmocka_unit_test(offers_are_repeated_to_a_broker_that_comes_back),
         cmocka_unit_test(an_offer_that_is_no_longer_in_the_index_is_withdrawn),
