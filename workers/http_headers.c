@@ -37,6 +37,8 @@ void http_headers_add(struct http_headers *headers, const char *line, size_t len
 const char *http_header(const struct http_headers *headers, const char *name)
 {
     const char *found = NULL;
+    if (headers->pairs.len == 0)
+        return NULL;
     const char *at = headers->pairs.data, *end = at + headers->pairs.len;
     while (at < end) {
         const char *value = at + strlen(at) + 1;
