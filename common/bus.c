@@ -16,10 +16,10 @@
 
 /* How zmq meets the loop. Its descriptor tells of changes, not of states: it becomes readable once
  * when the socket gets something to do, and any call on the socket may take that signal away. So
- * frames are read until zmq says that there are none; when that was not reached (the burst ended)
- * or a call came in between (a send), the socket is `dirty` and looked at again before the loop
- * blocks (prepare). What is found then is handled after the poll (check), and an idle handle keeps
- * that poll from blocking. */
+ * frames are read until zmq says that there are none. Where that was not reached (the burst ended)
+ * or a call came in between (a send), the socket is `dirty`: while it is, an idle handle keeps the
+ * poll from blocking, and frames are read after the poll (check). Just before the poll (prepare) a
+ * look at the socket usually shows that it is clean again, which spares that extra turn. */
 struct bus {
     void *socket; /* zmq's */
     enum bus_kind kind;
@@ -32,7 +32,8 @@ struct bus {
     uv_idle_t idle;
     int n_handles; /* not yet closed */
     bool dirty;
-    bool up; /* DEALER: writable, as last told to link_fn */
+    bool read; /* in this turn of the loop: one burst is enough */
+    bool up;   /* DEALER: writable, as last told to link_fn */
     bool closed;
     bool bound_ipc;
     struct ipc_listener ipc;
@@ -119,6 +120,22 @@ static bool link_changed(const struct bus *bus, int events)
     return bus->link_fn != NULL && ((events & ZMQ_POLLOUT) != 0) != bus->up;
 }
 
+static void never_blocks(uv_idle_t *handle)
+{
+    (void)handle;
+}
+
+static void set_dirty(struct bus *bus, bool dirty)
+{
+    bus->dirty = dirty;
+    if (bus->n_handles == 0)
+        return; /* not on the loop yet */
+    if (dirty)
+        uv_idle_start(&bus->idle, never_blocks);
+    else
+        uv_idle_stop(&bus->idle);
+}
+
 static void read_burst(struct bus *bus)
 {
     int rc = 0;
@@ -126,11 +143,11 @@ static void read_burst(struct bus *bus)
         rc = deliver_one(bus);
     if (bus->closed)
         return;
-    bus->dirty = rc == 0;
+    set_dirty(bus, rc == 0);
     if (bus->link_fn == NULL)
         return;
     int events = events_of(bus);
-    bus->dirty = (events & ZMQ_POLLIN) != 0;
+    set_dirty(bus, (events & ZMQ_POLLIN) != 0);
     if (link_changed(bus, events)) {
         bus->up = !bus->up;
         bus->link_fn(bus->ctx, bus->up);
@@ -141,13 +158,8 @@ static void polled(uv_poll_t *handle, int status, int events)
 {
     struct bus *bus = handle->data;
     (void)status, (void)events;
-    if (!uv_is_active((uv_handle_t *)&bus->idle)) /* else the check does it: one burst a turn */
-        read_burst(bus);
-}
-
-static void never_blocks(uv_idle_t *handle)
-{
-    (void)handle;
+    bus->read = true;
+    read_burst(bus);
 }
 
 static void about_to_block(uv_prepare_t *handle)
@@ -156,18 +168,16 @@ static void about_to_block(uv_prepare_t *handle)
     if (!bus->dirty)
         return;
     int events = events_of(bus);
-    bus->dirty = (events & ZMQ_POLLIN) != 0 || link_changed(bus, events);
-    if (bus->dirty)
-        uv_idle_start(&bus->idle, never_blocks);
+    set_dirty(bus, (events & ZMQ_POLLIN) != 0 || link_changed(bus, events));
 }
 
 static void polled_others(uv_check_t *handle)
 {
     struct bus *bus = handle->data;
-    if (!uv_is_active((uv_handle_t *)&bus->idle))
-        return;
-    uv_idle_stop(&bus->idle);
-    read_burst(bus);
+    bool read = bus->read;
+    bus->read = false;
+    if (bus->dirty && !read)
+        read_burst(bus);
 }
 
 /* --- sending ------------------------------------------------------------------------------ */
@@ -182,7 +192,7 @@ static int send_frame(struct bus *bus, const void *data, size_t len, int more)
 
 int bus_send(struct bus *bus, const struct bus_peer *peer, const void *data, size_t len)
 {
-    bus->dirty = true;
+    set_dirty(bus, true);
     if (bus->kind == BUS_ROUTER) {
         int rc = send_frame(bus, peer->id, peer->len, ZMQ_SNDMORE);
         if (rc != 0)
@@ -193,7 +203,7 @@ int bus_send(struct bus *bus, const struct bus_peer *peer, const void *data, siz
 
 int bus_subscribe(struct bus *bus, const char *prefix)
 {
-    bus->dirty = true;
+    set_dirty(bus, true);
     return zmq_setsockopt(bus->socket, ZMQ_SUBSCRIBE, prefix, strlen(prefix)) == 0 ? 0 : -errno;
 }
 
@@ -201,7 +211,7 @@ void bus_watch(struct bus *bus, bus_link_fn *fn)
 {
     bus->link_fn = fn;
     bus->up = false;
-    bus->dirty = true; /* the state of now is told from the loop */
+    set_dirty(bus, true); /* the state of now is told from the loop */
 }
 
 /* --- opening ------------------------------------------------------------------------------ */
@@ -364,6 +374,7 @@ static int join_loop(struct bus *bus, uv_loop_t *loop, struct err *err)
     uv_poll_start(&bus->poll, UV_READABLE, polled);
     uv_prepare_start(&bus->prepare, about_to_block);
     uv_check_start(&bus->check, polled_others);
+    set_dirty(bus, true); /* what came before the descriptor was watched */
     return 0;
 }
 
@@ -387,7 +398,6 @@ int bus_open(struct bus **ret, uv_loop_t *loop, const struct bus_options *option
     bus->kind = options->kind;
     bus->fn = fn;
     bus->ctx = ctx;
-    bus->dirty = true; /* what came before the descriptor was watched */
     int rc = open_socket(bus, options, err);
     if (rc == 0)
         rc = join_loop(bus, loop, err);

@@ -198,6 +198,35 @@ static void no_signal_is_lost_between_sends_and_receives(void **state)
     }
 }
 
+static void send_late(uv_prepare_t *handle)
+{
+    struct end *end = handle->data;
+    int64_t until = clock_ns() + 3000000; /* see above: by then zmq looks at its mailbox */
+    while (clock_ns() < until)
+        ;
+    assert_int_equal(bus_send(end->bus, NULL, "y", 1), 0);
+    uv_prepare_stop(handle);
+}
+
+/* The same, when the send comes after the socket was looked at and just before the loop blocks. */
+static void no_signal_is_lost_to_a_send_before_the_loop_blocks(void **state)
+{
+    struct test *t = *state;
+    uv_prepare_t late;
+    open_pair(t);
+    uv_prepare_init(&t->loop, &late);
+    late.data = &t->b;
+    for (size_t i = 1; i <= 30; i++) {
+        t->b.awaited = i;
+        t->b.done = false;
+        uv_prepare_start(&late, send_late);
+        assert_int_equal(bus_send(t->a.bus, &t->a.from, "x", 1), 0);
+        wait_for(t, &t->b.done);
+    }
+    uv_close((uv_handle_t *)&late, NULL);
+    uv_run(&t->loop, UV_RUN_NOWAIT);
+}
+
 static void router_says_when_it_does_not_know_the_peer(void **state)
 {
     struct test *t = *state;
@@ -519,6 +548,7 @@ int main(void)
         TEST(empty_frame_arrives_as_such),
         TEST(bursts_arrive_whole_in_order_and_let_others_have_their_turn),
         TEST(no_signal_is_lost_between_sends_and_receives),
+        TEST(no_signal_is_lost_to_a_send_before_the_loop_blocks),
         TEST(router_says_when_it_does_not_know_the_peer),
         TEST(dealer_without_a_connection_refuses_to_send),
         TEST(dealer_tells_when_its_connection_goes_and_comes),
