@@ -1,6 +1,5 @@
 #include "simulator/call.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,344 +7,20 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "schemas/mem.h"
-#include "simulator/family.h"
-#include "simulator/reply.h"
+#include "simulator/call_state.h"
 
-/* A stream's bytes are produced in portions of about this size, so that a slow reader of an
- * immediate answer costs no memory. */
-#define PORTION_BYTES 8192
-#define PING_MS 30000
-/* What an immediate machine (rate 0) reports as its rate: real ones never report zero. */
-#define IMMEDIATE_TPS 1e6
+/* --- refusals ------------------------------------------------------------------------------ */
 
-enum stage {
-    STAGE_OPEN,
-    STAGE_PIECES,
-    STAGE_CLOSE,
-};
-
-struct sim_call {
-    struct sim *sim;
-    struct sim_scenario *scenario; /* keeps the rule alive */
-    const struct sim_rule *rule;
-    struct sim_request request;
-    struct sim_answer answer;
-    struct buf text;
-    uint64_t random;
-    enum stage stage;
-    size_t at;         /* in text */
-    size_t next_len;   /* of the piece at `at`; 0: not looked at yet */
-    double start_ms;   /* clock when the request had come */
-    double open_ms;    /* after the start: when the first bytes of a stream leave */
-    double ready_ms;   /* after the start: load and prompt are done */
-    double next_ms;    /* after the start: the piece at `at` is due */
-    double stalled_ms; /* by which a stall has shifted everything */
-    double last_ms;    /* clock when bytes were produced last */
-    bool stalled;
-    bool fault; /* what was sent is no right answer */
-    int status;
-};
-
-/* --- the schedule -------------------------------------------------------------------------- */
-
-static double rate_ms(double count, double tps)
+struct sim_error sim_call_error(const struct sim_fault *fault)
 {
-    return tps > 0 ? count * 1000 / tps : 0;
-}
-
-static double reported_ms(double count, double tps)
-{
-    return count * 1000 / (tps > 0 ? tps : IMMEDIATE_TPS);
-}
-
-/* The time that the next token takes. */
-static double token_ms(struct sim_call *call)
-{
-    const struct sim_timing *timing = &call->rule->timing;
-    double ms = rate_ms(1, timing->decode_tps);
-    if (timing->jitter > 0 && ms > 0)
-        ms *= 1 + timing->jitter * (2 * sim_random_unit(&call->random) - 1);
-    return ms;
-}
-
-/* Tokens that are due within one burst leave together, at its end. */
-static double leaving_ms(const struct sim_call *call, double due_ms)
-{
-    double burst_ms = call->rule->timing.burst_ms;
-    if (burst_ms <= 0)
-        return due_ms;
-    double after = due_ms - call->ready_ms;
-    return call->ready_ms + ceil(after / burst_ms) * burst_ms;
-}
-
-static void schedule(struct sim_call *call)
-{
-    const struct sim_timing *timing = &call->rule->timing;
-    double prompt = (double)call->request.prompt_tokens;
-    call->answer.load_ms = timing->load_ms;
-    call->answer.prompt_ms = reported_ms(prompt, timing->prefill_tps);
-    call->ready_ms = timing->load_ms + rate_ms(prompt, timing->prefill_tps);
-    call->open_ms = call->request.family->opens_early ? timing->load_ms : call->ready_ms;
-    call->next_ms = call->ready_ms + token_ms(call);
-}
-
-/* Enters the piece that is due in the answer and schedules the one behind it. */
-static void advance(struct sim_call *call)
-{
-    struct sim_answer *answer = &call->answer;
-    answer->output_tokens++;
-    answer->decode_ms = call->rule->timing.decode_tps > 0
-                            ? call->next_ms - call->ready_ms
-                            : reported_ms((double)answer->output_tokens, 0);
-    answer->total_ms = answer->load_ms + answer->prompt_ms + answer->decode_ms;
-    call->at += call->next_len;
-    call->next_len = 0;
-    call->next_ms += token_ms(call);
-}
-
-static bool more_text(struct sim_call *call)
-{
-    if (call->next_len == 0)
-        call->next_len = sim_piece(call->text.data + call->at, call->text.len - call->at);
-    return call->next_len > 0;
-}
-
-/* --- the answer's text --------------------------------------------------------------------- */
-
-static void cut_to_limit(struct sim_call *call)
-{
-    int64_t limit = call->request.max_tokens;
-    size_t at = 0, len;
-    if (limit <= 0)
-        return;
-    for (int64_t n = 0; n < limit; n++, at += len)
-        if ((len = sim_piece(call->text.data + at, call->text.len - at)) == 0)
-            return;
-    call->answer.length = at < call->text.len;
-    call->text.len = at;
-}
-
-static void make_text(struct sim_call *call)
-{
-    const struct sim_rule *rule = call->rule;
-    struct buf *out = &call->text;
-    if (call->request.load_only)
-        ;
-    else if (rule->tokens > 0)
-        sim_reply_filler(rule->tokens, out);
-    else if (rule->reply == SIM_REPLY_TEXT)
-        buf_add_str(out, rule->text);
-    else if (rule->reply == SIM_REPLY_ECHO && call->request.prompt.len > 0)
-        buf_add(out, call->request.prompt.data, call->request.prompt.len);
-    else if (rule->reply == SIM_REPLY_BUILTIN)
-        sim_reply_builtin(&call->request, out);
-    buf_reserve(out, 1); /* data is not NULL from here on */
-    cut_to_limit(call);
-    call->answer.text = call->text.data;
-    call->answer.text_len = call->text.len;
-}
-
-/* --- streams ------------------------------------------------------------------------------- */
-
-/* Breaks the event that begins at `from`: half of it is lost, its end stays. */
-static void break_event(struct buf *out, size_t from)
-{
-    char end[8];
-    size_t tail = 0;
-    while (tail < sizeof end - 1 && out->len - tail > from &&
-           strchr("\r\n", out->data[out->len - tail - 1]) != NULL)
-        tail++;
-    memcpy(end, out->data + out->len - tail, tail);
-    out->len = from + (out->len - tail - from) * 2 / 3;
-    buf_add(out, end, tail);
-}
-
-static void stream_error(struct sim_call *call, struct buf *out)
-{
-    const struct sim_fault *fault = &call->rule->fault;
-    struct sim_error error = {.kind = fault->kind, .retry_after_s = fault->retry_after_s};
+    struct sim_error error = {
+        .kind = fault->kind, .status = (int)fault->status, .retry_after_s = fault->retry_after_s};
     if (error.kind == SIM_KIND_NONE)
         error.kind = SIM_KIND_OVERLOADED;
     if (fault->message != NULL)
         snprintf(error.message, sizeof error.message, "%s", fault->message);
-    call->request.family->stream_error(&call->answer, &error, out);
+    return error;
 }
-
-/* A fault that strikes before the next piece; false when none does. */
-static bool strike(struct sim_call *call, struct buf *out, enum sim_fill *ret, double *ret_wait_ms)
-{
-    const struct sim_fault *fault = &call->rule->fault;
-    int64_t n = call->answer.output_tokens;
-    if (fault->truncate_after == n) {
-        *ret = SIM_FILL_CUT;
-        return true;
-    }
-    if (fault->error_after == n) {
-        stream_error(call, out);
-        *ret = SIM_FILL_END;
-        return true;
-    }
-    if (fault->stall_after == n && (fault->stall_ms == 0 || !call->stalled)) {
-        call->stalled = true;
-        call->stalled_ms = (double)fault->stall_ms;
-        *ret = SIM_FILL_MORE;
-        *ret_wait_ms = fault->stall_ms > 0 ? 0 : -1;
-        return true;
-    }
-    return false;
-}
-
-/* Waits until due_ms after the start, with a llama.cpp ping in between where one is due. */
-static bool must_wait(struct sim_call *call, double due_ms, struct buf *out, double *ret_wait_ms)
-{
-    double now_ms = clock_ms_f();
-    double wait_ms = call->start_ms + call->stalled_ms + due_ms - now_ms;
-    if (wait_ms <= 0)
-        return false;
-    bool pings =
-        call->request.family == &sim_family_openai && call->request.dialect == SIM_DIALECT_LLAMACPP;
-    double every_ms = (double)call->rule->timing.ping_ms;
-    if (every_ms <= 0)
-        every_ms = call->request.ping_ms > 0 ? (double)call->request.ping_ms : PING_MS;
-    if (pings && out->len == 0 && now_ms >= call->last_ms + every_ms) {
-        buf_add_str(out, ":\n\n");
-        call->last_ms = now_ms;
-    }
-    if (pings && call->last_ms + every_ms - now_ms < wait_ms)
-        wait_ms = call->last_ms + every_ms - now_ms;
-    *ret_wait_ms = wait_ms;
-    return true;
-}
-
-static void add_piece(struct sim_call *call, struct buf *out)
-{
-    size_t from = out->len;
-    const char *text = call->text.data + call->at;
-    size_t len = call->next_len;
-    bool broken = call->rule->fault.malformed_after == call->answer.output_tokens;
-    advance(call);
-    call->request.family->piece(&call->answer, text, len, out);
-    if (broken && !out->failed)
-        break_event(out, from);
-}
-
-static enum sim_fill stream_close(struct sim_call *call, struct buf *out)
-{
-    const struct sim_fault *fault = &call->rule->fault;
-    if (fault->no_finish)
-        return SIM_FILL_END;
-    call->answer.finished = true;
-    if (call->answer.total_ms <= 0)
-        call->answer.total_ms = call->answer.load_ms + call->answer.prompt_ms;
-    size_t from = out->len;
-    call->request.family->close(&call->answer, out);
-    if (fault->malformed_after >= call->answer.output_tokens && !out->failed)
-        break_event(out, from); /* the answer was shorter than that */
-    return SIM_FILL_END;
-}
-
-static enum sim_fill stream_fill(void *ctx, struct sim_exchange *exchange, struct buf *out,
-                                 double *ret_wait_ms)
-{
-    (void)ctx;
-    struct sim_call *call = sim_exchange_data(exchange);
-    enum sim_fill end = SIM_FILL_MORE;
-    if (call->rule->fault.empty)
-        return SIM_FILL_END;
-    while (out->len < PORTION_BYTES) {
-        double due_ms = call->open_ms;
-        if (call->stage == STAGE_PIECES)
-            due_ms = more_text(call) ? leaving_ms(call, call->next_ms) : call->next_ms;
-        if (call->stage == STAGE_PIECES && strike(call, out, &end, ret_wait_ms)) {
-            if (end != SIM_FILL_MORE || *ret_wait_ms < 0)
-                return end;
-            continue;
-        }
-        if (call->stage == STAGE_PIECES && !more_text(call))
-            return stream_close(call, out);
-        if (must_wait(call, due_ms, out, ret_wait_ms))
-            return SIM_FILL_MORE;
-        if (call->stage == STAGE_PIECES)
-            add_piece(call, out);
-        else
-            call->request.family->open(&call->answer, out);
-        call->stage = STAGE_PIECES;
-        call->last_ms = clock_ms_f();
-    }
-    return SIM_FILL_MORE;
-}
-
-static void start_stream(void *ctx, struct sim_exchange *exchange)
-{
-    (void)ctx;
-    struct sim_call *call = sim_exchange_data(exchange);
-    const struct sim_family *family = call->request.family;
-    struct buf headers = {0};
-    family->headers(&call->answer, &headers);
-    call->status = 200;
-    sim_exchange_drip(exchange, call->rule->fault.drip_bytes, call->rule->fault.drip_ms);
-    sim_exchange_stream(exchange, 200,
-                        call->request.array ? "application/json; charset=UTF-8"
-                                            : family->stream_type,
-                        &headers, stream_fill);
-    buf_release(&headers);
-}
-
-/* --- whole answers ------------------------------------------------------------------------- */
-
-/* The body lies in call->text once it is written; stall and cut come in its middle. */
-static enum sim_fill whole_fill(void *ctx, struct sim_exchange *exchange, struct buf *out,
-                                double *ret_wait_ms)
-{
-    (void)ctx;
-    struct sim_call *call = sim_exchange_data(exchange);
-    const struct sim_fault *fault = &call->rule->fault;
-    bool stalls = fault->stall_after != SIM_NEVER, cuts = fault->truncate_after != SIM_NEVER;
-    size_t half = call->text.len / 2;
-    if (call->at == 0 && (stalls || cuts)) {
-        buf_add(out, call->text.data, half);
-        call->at = half;
-        *ret_wait_ms = fault->stall_ms > 0 ? (double)fault->stall_ms : -1;
-        return cuts ? SIM_FILL_CUT : SIM_FILL_MORE;
-    }
-    if (stalls && !call->stalled) {
-        call->stalled = true;
-        *ret_wait_ms = fault->stall_ms > 0 ? (double)fault->stall_ms : -1;
-        return SIM_FILL_MORE;
-    }
-    buf_add(out, call->text.data + call->at, call->text.len - call->at);
-    return SIM_FILL_END;
-}
-
-static void send_whole(void *ctx, struct sim_exchange *exchange)
-{
-    (void)ctx;
-    struct sim_call *call = sim_exchange_data(exchange);
-    const struct sim_fault *fault = &call->rule->fault;
-    struct buf headers = {0}, body = {0};
-    call->status = 200;
-    call->answer.finished = !fault->no_finish;
-    call->request.family->headers(&call->answer, &headers);
-    if (!fault->empty)
-        call->request.family->whole(&call->answer, &body);
-    if (fault->malformed_after != SIM_NEVER)
-        body.len /= 2;
-    bool in_parts = fault->stall_after != SIM_NEVER || fault->truncate_after != SIM_NEVER ||
-                    fault->drip_bytes > 0;
-    if (in_parts) {
-        buf_release(&call->text);
-        call->text = body;
-        call->at = 0;
-        sim_exchange_drip(exchange, fault->drip_bytes, fault->drip_ms);
-        sim_exchange_stream(exchange, 200, "application/json", &headers, whole_fill);
-    } else {
-        buf_reserve(&body, 1);
-        sim_exchange_reply(exchange, 200, "application/json", &headers, &body);
-    }
-    buf_release(&headers);
-}
-
-/* --- refusals ------------------------------------------------------------------------------ */
 
 int sim_call_refuse(struct sim_exchange *exchange, const struct sim_request *request,
                     const struct sim_error *error)
@@ -381,12 +56,7 @@ static void send_fault(void *ctx, struct sim_exchange *exchange)
         send_html(exchange, call->status);
         return;
     }
-    struct sim_error error = {
-        .kind = fault->kind, .status = (int)fault->status, .retry_after_s = fault->retry_after_s};
-    if (error.kind == SIM_KIND_NONE)
-        error.kind = SIM_KIND_SERVER_ERROR;
-    if (fault->message != NULL)
-        snprintf(error.message, sizeof error.message, "%s", fault->message);
+    struct sim_error error = sim_call_error(fault);
     call->status = sim_call_refuse(exchange, &call->request, &error);
 }
 
@@ -459,19 +129,19 @@ static void answer(struct sim_call *call, struct sim_exchange *exchange)
         send_after(exchange, load_ms, send_fault);
         return;
     }
-    make_text(call);
-    schedule(call);
+    sim_call_make_text(call);
+    sim_call_schedule(call);
     sim_request_release(&call->request); /* numbers and the model are all that is left of it */
     if (call->request.stream) {
         bool waits = call->request.family->waits_for_headers;
-        send_after(exchange, waits ? call->ready_ms : load_ms, start_stream);
+        send_after(exchange, waits ? call->ready_ms : load_ms, sim_call_send_stream);
         return;
     }
-    while (more_text(call))
-        advance(call);
+    while (sim_call_more(call))
+        sim_call_advance(call);
     call->answer.total_ms = call->answer.load_ms + call->answer.prompt_ms + call->answer.decode_ms;
     double decode_ms = call->rule->timing.decode_tps > 0 ? call->answer.decode_ms : 0;
-    send_after(exchange, call->ready_ms + decode_ms, send_whole);
+    send_after(exchange, call->ready_ms + decode_ms, sim_call_send_whole);
 }
 
 void sim_call_start(struct sim *sim, struct sim_exchange *exchange, struct sim_request *request)

@@ -251,6 +251,8 @@ static void add_node(const struct node *node, const struct sim_topic *topic,
 {
     struct buf text = {0};
     size_t len = prompt->task_len < MAX_TASK ? prompt->task_len : MAX_TASK;
+    while (len > 0 && len < prompt->task_len && ((unsigned char)prompt->task[len] & 0xc0) == 0x80)
+        len--; /* not in the middle of a character */
     buf_printf(&text, "%s\nProject: %s; package: %s; language: %s\n\n", node->work, topic->title,
                topic->package, topic->prose ? "prose" : sim_lang_name(topic->lang));
     buf_add_str(&text, "The task as it was given:\n");

@@ -42,7 +42,7 @@ static int dialects_read(struct sim_scenario *scenario, const struct yaml_node *
         enum sim_dialect dialect = sim_dialect_parse(child->text, child->len);
         if (dialect == SIM_DIALECT_COUNT)
             return yaml_fail(scenario->yaml, child, err,
-                             "unknown dialect '%s': one of openai, huggingface, lmstudio, vllm, "
+                             "unknown dialect `%s`: one of openai, huggingface, lmstudio, vllm, "
                              "llamacpp, tgi",
                              child->text);
         scenario->dialects[scenario->n_dialects++] =

@@ -66,9 +66,9 @@ static int kind_read(enum sim_kind *ret, const struct yaml *yaml, const struct y
         }
     }
     const char *near = yaml_nearest(node->text, names);
-    return yaml_fail(yaml, node, err, "unknown kind of fault '%s'%s%s%s", node->text,
-                     near != NULL ? "; did you mean '" : "", near != NULL ? near : "",
-                     near != NULL ? "'?" : "");
+    return yaml_fail(yaml, node, err, "unknown kind of fault `%s`%s%s%s", node->text,
+                     near != NULL ? "; did you mean `" : "", near != NULL ? near : "",
+                     near != NULL ? "`?" : "");
 }
 
 /* "after": a number of tokens; true is 0, false is never. */
@@ -170,12 +170,15 @@ int sim_fault_read(struct sim_fault *ret, const struct yaml *yaml, const struct 
         (rc = drip_read(ret, yaml, yaml_map_get(node, "drip"), err)) != 0 ||
         (rc = yaml_get_str(yaml, node, "wrong_model", &ret->served_model, err)) != 0)
         return rc;
-    if (ret->status != 0 && ret->status < 400 && !ret->html)
+    rc = fault_read_flags(ret, yaml, node, err);
+    if (rc != 0 || ret->status == 0 || ret->html)
+        return rc;
+    if (ret->status < 400)
         return yaml_fail(yaml, yaml_map_get(node, "status"), err,
                          "the status of a fault is 400 to 599");
-    if (ret->status != 0 && ret->kind == SIM_KIND_NONE)
+    if (ret->kind == SIM_KIND_NONE)
         ret->kind = ret->status >= 500 ? SIM_KIND_SERVER_ERROR : SIM_KIND_BAD_REQUEST;
-    return fault_read_flags(ret, yaml, node, err);
+    return 0;
 }
 
 /* --- rules --------------------------------------------------------------------------------- */
@@ -190,7 +193,7 @@ static int api_read(struct sim_rule *ret, const struct yaml *yaml, const struct 
     ret->family = sim_family_find(name);
     if (ret->family == NULL)
         return yaml_fail(yaml, yaml_map_get(match, "api"), err,
-                         "unknown api '%s': one of openai, anthropic, gemini, ollama", name);
+                         "unknown api `%s`: one of openai, anthropic, gemini, ollama", name);
     return 0;
 }
 
