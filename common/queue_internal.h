@@ -162,4 +162,8 @@ struct queue_log_line {
 /* number: its place in the log, from 0. */
 bool queue_log_parse(struct queue_log_line *ret, int64_t number, const struct redis_value *value);
 
+/* Reports what is wrong with a task. value: answer of check.lua. False: there is no such task. */
+bool queue_check(const char *task, const struct redis_value *value, queue_finding_fn *finding,
+                 void *ctx);
+
 #endif
