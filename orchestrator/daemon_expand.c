@@ -167,6 +167,9 @@ static void expanded(void *ctx, enum queue_status status, const char *err)
     if (is_current(expanding)) {
         if (status == QUEUE_REFUSED || status == QUEUE_ERROR)
             tell_failure(expanding->daemon, "store", expanding->task, err);
+        if (status == QUEUE_CONFLICT) /* ours are unique: somebody else added subtasks */
+            log_error("the plan of task %s has ids that the task has already; cancel it",
+                      expanding->task);
         daemon_step(expanding->daemon, (struct flow_event){.kind = FLOW_EVENT_EXPANDED,
                                                            .shard = task_shard(expanding->task),
                                                            .task = expanding->task,

@@ -1,19 +1,20 @@
 /* What the orchestrator tells taps and the task's log. */
-#include <stdio.h>
 #include <string.h>
 
 #include "orchestrator/daemon_state.h"
 #include "orchestrator/route.h"
 
-/* Workers publish what happens to subtasks that they run; the orchestrator the rest. */
-static const char *const sub_whats[] = {"ready", "offered", "unserved", "dead", NULL};
-
-static bool is_ours(const char *what)
+/* Workers publish what happens to subtasks that they run; the orchestrator the rest, and for a
+ * worker that was lost. */
+static bool is_ours(const struct flow_action *action, const char *what)
 {
-    for (size_t i = 0; sub_whats[i] != NULL; i++)
-        if (strcmp(sub_whats[i], what) == 0)
+    static const char *const always[] = {"ready", "offered", "unserved"};
+    for (size_t i = 0; i < sizeof always / sizeof *always; i++)
+        if (strcmp(always[i], what) == 0)
             return true;
-    return false;
+    const char *lost = error_class_name(CLASS_WORKER_LOST);
+    bool failure = strcmp(what, "retry") == 0 || strcmp(what, "dead") == 0;
+    return failure && action->queue != NULL && strcmp(action->queue->error_class, lost) == 0;
 }
 
 static void publish_task(struct daemon *daemon, const struct flow_action *action, const char *topic)
@@ -57,7 +58,7 @@ void daemon_publish(struct daemon *daemon, const struct flow_action *action)
     char topic[TOPIC_MAX_BYTES] = "";
     const char *what = action->kind == FLOW_OFFER ? "offered" : action->what;
     bool of_sub = *action->sub != '\0';
-    if (of_sub && !is_ours(what))
+    if (of_sub && !is_ours(action, what))
         return;
     add_word(topic, "task.");
     add_word(topic, action->task);

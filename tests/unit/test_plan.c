@@ -14,7 +14,6 @@
 #include "orchestrator/plan_check.h"
 #include "orchestrator/prompt.h"
 
-
 /* A configuration by hand: these tests need roles and models, nothing else. */
 static struct config_role roles[] = {
     {.name = "planner", .system = "", .temperature = 0.2, .max_tokens = 4096},
