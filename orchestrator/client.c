@@ -3,10 +3,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
+#include "common/paths.h"
 #include "orchestrator/stack.h"
 
 #define CONNECT_MS 3000
+#define LOCAL_MS 300 /* nobody listens on the local socket: it may just be starting again */
 #define STACK_START_MS 60000
 
 int client_open(struct client *client, const struct invocation *invocation)
@@ -37,6 +42,29 @@ static void redis_down(void *ctx, const char *why)
     snprintf(client->why, sizeof client->why, "%s", why);
     if (was_up && client->on_redis != NULL)
         client->on_redis(client->on_redis_ctx, false, why);
+}
+
+static bool listens(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
+    bool up = fd >= 0 && connect(fd, (const struct sockaddr *)&address, sizeof address) == 0;
+    if (fd >= 0)
+        close(fd);
+    return up;
+}
+
+/* Whether something that the stack would bring is missing. Someone may have started the parts one
+ * by one: then there is nothing to start. */
+static bool stack_missing(const struct config *config)
+{
+    if (config->redis_local && !listens(config->redis.socket))
+        return true;
+    char *broker = path_of(config->home, PATH_BROKER_SOCKET);
+    bool missing = config->broker_local && !listens(broker);
+    free(broker);
+    return missing;
 }
 
 /* The stack may run with a configuration that was made at its start (ports of the simulator): it is
@@ -71,21 +99,17 @@ static int unreachable(const struct client *client, const struct invocation *inv
 
 int client_connect(struct client *client, const struct invocation *invocation, bool start_stack)
 {
-    bool local = client->config->redis_local || client->config->broker_local;
-    bool running = !local || stack_running(client->config);
-    if (!running && start_stack) {
-        int code = start_local(client, invocation);
-        if (code != EXIT_DONE)
-            return code;
-        running = true;
-    }
+    int code =
+        start_stack && stack_missing(client->config) ? start_local(client, invocation) : EXIT_DONE;
+    if (code != EXIT_DONE)
+        return code;
     const struct redis_callbacks callbacks = {.up = redis_up, .down = redis_down};
     struct err err = {0};
     if (queue_open(&client->queue, &client->loop, &client->config->redis, &callbacks, client,
                    &err) != 0)
         return command_fail(invocation, EXIT_USAGE, "%s", err.text);
-    /* Someone else may serve the socket of a stack that doesn't run: worth a short look. */
-    int64_t timeout_ms = client->config->redis_local && !running ? 300 : CONNECT_MS;
+    bool down = client->config->redis_local && !listens(client->config->redis.socket);
+    int64_t timeout_ms = down ? LOCAL_MS : CONNECT_MS;
     if (loop_run_until(&client->loop, &client->up, timeout_ms) != 0)
         return unreachable(client, invocation);
     return EXIT_DONE;

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/yaml.h"
 #include "orchestrator/command.h"
 
 static const struct {
@@ -88,46 +89,15 @@ void command_overview(struct buf *out)
     add_codes_and_environment(out);
 }
 
-/* Damerau-Levenshtein (optimal string alignment) with rows on the stack: names are short. */
-#define NAME_MAX_LEN 40
-static size_t edit_distance(const char *a, const char *b)
-{
-    size_t n = strlen(a), m = strlen(b);
-    if (n > NAME_MAX_LEN || m > NAME_MAX_LEN)
-        return NAME_MAX_LEN;
-    size_t d[NAME_MAX_LEN + 1][NAME_MAX_LEN + 1];
-    for (size_t i = 0; i <= n; i++)
-        d[i][0] = i;
-    for (size_t j = 0; j <= m; j++)
-        d[0][j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        for (size_t j = 1; j <= m; j++) {
-            size_t best = d[i - 1][j - 1] + (a[i - 1] != b[j - 1]);
-            if (d[i - 1][j] + 1 < best)
-                best = d[i - 1][j] + 1;
-            if (d[i][j - 1] + 1 < best)
-                best = d[i][j - 1] + 1;
-            bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
-            if (swapped && d[i - 2][j - 2] + 1 < best)
-                best = d[i - 2][j - 2] + 1;
-            d[i][j] = best;
-        }
-    }
-    return d[n][m];
-}
-
+#define NAMES_MOST 64
 const char *command_nearest(const char *typed, const char *(*next)(const void *ctx, size_t i),
                             const void *ctx)
 {
-    size_t len = strlen(typed), best = len / 3 + 2; /* one more than what still counts as close */
-    const char *nearest = NULL, *name;
-    for (size_t i = 0; (name = next(ctx, i)) != NULL; i++) {
-        bool prefix = len >= 2 && strncmp(name, typed, len) == 0;
-        size_t distance = prefix ? 1 : edit_distance(typed, name);
-        if (distance < best) {
-            best = distance;
-            nearest = name;
-        }
+    const char *names[NAMES_MOST + 1] = {NULL};
+    size_t len = strlen(typed);
+    for (size_t i = 0; i < NAMES_MOST && (names[i] = next(ctx, i)) != NULL; i++) {
+        if (len >= 2 && strncmp(names[i], typed, len) == 0)
+            return names[i];
     }
-    return nearest;
+    return yaml_nearest(typed, names);
 }
