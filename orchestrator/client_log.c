@@ -6,39 +6,22 @@
 #include "orchestrator/render.h"
 #include "orchestrator/task_json.h"
 
-/* The queue follows logs and never says "that was all": the id of the last entry is asked for
- * first, and following stops there. */
+/* The queue follows logs and never says "that was all". Of a task that has ended, the end is the
+ * entry that says so; of one that runs, a silence. */
+#define FIRST_MS 1000 /* for the first entry: an archived task has none */
+#define SILENCE_MS 250
+
 struct reading {
-    bool asked;    /* the answer about the end has come */
-    bool done;     /* the last entry has come, or there is none */
-    bool exists;   /* Redis has the task */
-    char last[48]; /* id of the last entry; "": the log is empty */
+    int64_t finished_ms; /* of the task, by Redis's clock; 0: it runs */
+    bool done;
+    struct loop_timer *silence;
     json_t *log;
 };
 
-static void end_answered(void *ctx, const struct redis_value *value)
+static void silent(void *ctx)
 {
     struct reading *reading = ctx;
-    const struct redis_value *last = redis_at(redis_at(value, 0), 0);
-    snprintf(reading->last, sizeof reading->last, "%.40s", redis_str(last, NULL));
-}
-
-static void exists_answered(void *ctx, const struct redis_value *value)
-{
-    struct reading *reading = ctx;
-    reading->exists = redis_int(value) > 0;
-    reading->asked = true;
-}
-
-static void ask_for_end(struct client *client, const char *task, struct reading *reading)
-{
-    char log_key[64], task_key[64];
-    snprintf(log_key, sizeof log_key, "orch:{s%d}:log:%s", task_shard(task), task);
-    snprintf(task_key, sizeof task_key, "orch:{s%d}:task:%s", task_shard(task), task);
-    struct redis *redis = queue_redis(client->queue);
-    redis_command(redis, end_answered, reading, 6,
-                  (const char *[]){"XREVRANGE", log_key, "+", "-", "COUNT", "1"}, NULL);
-    redis_command(redis, exists_answered, reading, 2, (const char *[]){"EXISTS", task_key}, NULL);
+    reading->done = true;
 }
 
 static void set_text(json_t *object, const char *key, const char *text)
@@ -52,7 +35,8 @@ static void log_entry(void *ctx, const struct queue_log_entry *entry)
 {
     struct reading *reading = ctx;
     json_t *object = json_object();
-    json_object_set_new(object, "ts", json_integer(strtoll(entry->id, NULL, 10)));
+    int64_t ms = strtoll(entry->id, NULL, 10);
+    json_object_set_new(object, "ts", json_integer(ms));
     set_text(object, "what", entry->what);
     set_text(object, "sub", entry->sub);
     set_text(object, "worker", entry->worker);
@@ -61,25 +45,29 @@ static void log_entry(void *ctx, const struct queue_log_entry *entry)
     set_text(object, "error_class", entry->error_class);
     set_text(object, "text", entry->text);
     json_array_append_new(reading->log, object);
-    reading->done =
-        reading->done || *reading->last == '\0' || strcmp(entry->id, reading->last) == 0;
+    loop_timer_start(reading->silence, SILENCE_MS, 0);
+    /* A retried task has ended more than once. */
+    reading->done = reading->done || (reading->finished_ms > 0 && ms >= reading->finished_ms &&
+                                      strncmp(entry->what, "task-", 5) == 0);
 }
 
-int client_log_read(struct client *client, const struct invocation *invocation, const char *task,
+int client_log_read(struct client *client, const struct invocation *invocation, const json_t *task,
                     json_t **ret)
 {
-    struct reading reading = {.log = json_array()};
+    struct reading reading = {.finished_ms = json_int(task, "finished_ms", 0)};
     struct queue_log_follow *follow = NULL;
     struct err err = {0};
-    ask_for_end(client, task, &reading);
-    int code = client_wait(client, invocation, &reading.asked);
-    if (code == EXIT_DONE && reading.exists) {
-        if (queue_log_open(&follow, client->queue, task, "0", log_entry, &reading, &err) != 0)
-            code = command_fail(invocation, EXIT_UNREACHABLE, "%s", err.text);
-        else
-            code = client_wait(client, invocation, &reading.done);
-        queue_log_close(&follow);
-    }
+    int code = EXIT_DONE;
+    reading.log = json_array();
+    reading.silence = loop_timer_new(&client->loop, silent, &reading);
+    loop_timer_start(reading.silence, FIRST_MS, 0);
+    if (queue_log_open(&follow, client->queue, json_str(task, "task_id", ""), "0", log_entry,
+                       &reading, &err) != 0)
+        code = command_fail(invocation, EXIT_UNREACHABLE, "%s", err.text);
+    else
+        loop_run_until(&client->loop, &reading.done, CLIENT_ANSWER_MS);
+    queue_log_close(&follow);
+    loop_timer_free(&reading.silence);
     if (code == EXIT_DONE)
         *ret = reading.log;
     else

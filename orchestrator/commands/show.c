@@ -64,7 +64,7 @@ static int show(struct client *client, const struct invocation *invocation, cons
         code = print_output(invocation, task, output);
     } else {
         if (invocation_has(invocation, "log"))
-            code = client_log_read(client, invocation, id, &log);
+            code = client_log_read(client, invocation, task, &log);
         if (log != NULL)
             json_object_set_new(task, "log", log);
         if (code == EXIT_DONE)
