@@ -253,9 +253,9 @@ static void add_simulated(struct buf *out)
                      "  architect: {models: [sim-large, sim-medium, sim-small, sim-local]}\n"
                      "  coder: {models: [sim-local, sim-medium, sim-small, sim-large]}\n"
                      "  tester: {models: [sim-medium, sim-local, sim-small, sim-large]}\n"
-                     "  reviewer: {models: [sim-small, sim-large, sim-medium, sim-local]}\n"
+                     "  reviewer: {models: [sim-medium, sim-large, sim-small, sim-local]}\n"
                      "  writer: {models: [sim-small, sim-local, sim-medium, sim-large]}\n"
-                     "  researcher: {models: [sim-small, sim-medium, sim-local, sim-large]}\n");
+                     "  researcher: {models: [sim-local, sim-small, sim-medium, sim-large]}\n");
 }
 
 static const char *key_env(const struct cloud *cloud)

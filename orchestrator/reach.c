@@ -98,7 +98,7 @@ void reach_all(struct reach_target *targets, size_t count, int64_t timeout_ms)
 {
     if (count == 0)
         return;
-    uv_loop_t loop;
+    uv_loop_t loop = {0};
     struct reaching all = {.open = count};
     all.attempts = mem_must_zalloc(count * sizeof *all.attempts);
     uv_loop_init(&loop);

@@ -67,7 +67,21 @@ int stack_log_open(const char *path)
     return open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 }
 
-/* The last line that the process wrote since it was started, without Redis's pid and date. */
+/* What a log line says behind its time, level and program; Redis's lines begin in another way:
+ * "123:M 20 Nov 2026 19:43:05.123 # text". */
+static const char *without_stamp(const char *line)
+{
+    static const char ours[] = "0000-00-00T00:00:00.000Z ";
+    const char *text = NULL;
+    if (strlen(line) > sizeof ours && line[4] == '-' && line[10] == 'T' && line[23] == 'Z') {
+        text = strstr(line, ": ");
+        return text != NULL ? text + 2 : line;
+    }
+    text = strstr(line, " # ");
+    return text != NULL && text - line < 48 ? text + 3 : line;
+}
+
+/* The last line that the process wrote since it was started. */
 static void last_line(const struct stack_child *child, char *out, size_t size)
 {
     char tail[4096];
@@ -86,8 +100,7 @@ static void last_line(const struct stack_child *child, char *out, size_t size)
     tail[len] = '\0';
     const char *newline = strrchr(tail, '\n');
     const char *line = newline != NULL ? newline + 1 : tail;
-    const char *mark = child->kind == STACK_REDIS ? strstr(line, " # ") : NULL;
-    snprintf(out, size, "%.*s", (int)size - 1, mark != NULL ? mark + 3 : line);
+    snprintf(out, size, "%.*s", (int)size - 1, without_stamp(line));
 }
 
 /* --- readiness ----------------------------------------------------------------------------- */

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "common/clock.h"
-#include "common/log.h"
 #include "common/paths.h"
 #include "orchestrator/stack.h"
 #include "orchestrator/stack_child.h"
@@ -154,8 +153,8 @@ static int launch(const struct config *config, struct err *err)
     return rc;
 }
 
-/* Handles the lines that are whole. 1: ready; 0: none of the last words came; -EALREADY: another
- * supervisor runs; -EIO with the sentence. */
+/* Handles the lines that are whole; warnings are for the person at the terminal. 1: ready; 0: none
+ * of the last words came; -EALREADY: another supervisor runs; -EIO with the sentence. */
 static int take_lines(struct buf *lines, struct err *err)
 {
     char *newline;
@@ -167,7 +166,7 @@ static int take_lines(struct buf *lines, struct err *err)
             return -EALREADY;
         if (strncmp(lines->data, "warning: ", 9) != 0)
             return err_set(err, -EIO, "the local stack did not start: %s", lines->data);
-        log_warn("%s", lines->data + 9);
+        fprintf(stderr, "%s\n", lines->data);
         buf_consume(lines, (size_t)(newline - lines->data) + 1);
     }
     return 0;
