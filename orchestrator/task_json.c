@@ -38,7 +38,9 @@ json_t *task_json_text(const char *text, size_t len)
 
 char *task_json_dump(const json_t *task, bool indent)
 {
-    char *text = json_dumps(task, indent ? JSON_INDENT(2) : JSON_COMPACT);
+    /* 1.035, not 1.0349999999999999 */
+    size_t flags = JSON_REAL_PRECISION(12) | (indent ? JSON_INDENT(2) : JSON_COMPACT);
+    char *text = json_dumps(task, flags);
     if (text == NULL)
         abort();
     return text;
