@@ -186,7 +186,7 @@ int main(int argc, char **argv)
     loop_raise_descriptors();
     if (arguments.ready_fd >= 0)
         prctl(PR_SET_PDEATHSIG, SIGTERM); /* a supervisor that dies takes it along */
-    uv_loop_t loop;
+    uv_loop_t loop = {0}; /* loop_finish() looks at loop.data, which uv_loop_init() leaves alone */
     struct err err = {0};
     uv_loop_init(&loop);
     int rc = run(&arguments, &loop, &err);

@@ -148,8 +148,9 @@ static void add_results(struct buf *out, const struct sim_prompt *prompt, const 
     for (size_t i = 0; i < prompt->n_results; i++) {
         buf_add_str(out, "- ");
         add_result_name(out, prompt, i);
-        buf_printf(out, ": %zu bytes, %zu files%s\n", prompt->result_lens[i],
-                   count_files(prompt->results[i], prompt->result_lens[i]), verdict);
+        size_t files = count_files(prompt->results[i], prompt->result_lens[i]);
+        buf_printf(out, ": %zu bytes, %zu file%s%s\n", prompt->result_lens[i], files,
+                   files == 1 ? "" : "s", verdict);
     }
 }
 

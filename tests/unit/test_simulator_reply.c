@@ -209,7 +209,7 @@ static void reviews_and_syntheses_name_every_result(void **state)
         assert_has(&text, cases[i].says);
         assert_has(&text, "Code: date parser (code): ");
         assert_has(&text, "Tests: date parser (tests): ");
-        assert_has(&text, "1 files");
+        assert_has(&text, "1 file");
         assert_has(&text, "(simulated)");
         buf_release(&text);
         buf_release(&prompt);
