@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <locale.h>
 #include <math.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "schemas/mem.h"
@@ -372,16 +374,25 @@ static int run_command(const struct command *command, int argc, const char *cons
     return code;
 }
 
+/* Whether nobody reads standard output any more: what a pipe into `head` ends in. */
+static bool reader_left(void)
+{
+    struct pollfd poll_fd = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return poll(&poll_fd, 1, 0) == 1 && (poll_fd.revents & POLLERR) != 0;
+}
+
 int command_flush(int code)
 {
     errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout))
         return code;
-    if (errno != EPIPE && errno != 0) {
-        fprintf(stderr, "orchestrator: cannot write to standard output: %s\n", strerror(errno));
-        return code == EXIT_DONE ? EXIT_FAILED : code;
-    }
-    return code;
+    int rc = errno; /* 0: an earlier write failed */
+    if (rc == EPIPE || reader_left())
+        return code;
+    fprintf(stderr,
+            "orchestrator: cannot write to standard output%s%s; what was printed is not whole\n",
+            rc != 0 ? ": " : "", rc != 0 ? strerror(rc) : "");
+    return code == EXIT_DONE ? EXIT_FAILED : code;
 }
 
 /* Options before the command's name (--config FILE, --help, --version) are moved behind it. */
@@ -409,8 +420,8 @@ int command_run(int argc, char **argv)
 {
     setlocale(LC_CTYPE, "C.UTF-8");
     log_init("orchestrator", LOG_LEVEL_ERROR); /* what a person must know is said by the command */
-    signal(SIGPIPE, SIG_IGN); /* a reader of ours may go away; writes say so */
-    signal(SIGXFSZ, SIG_IGN); /* the same for a file size limit */
+    signal(SIGPIPE, SIG_IGN);                  /* a reader of ours may go away; writes say so */
+    signal(SIGXFSZ, SIG_IGN);                  /* the same for a file size limit */
     const char **args = mem_must_zalloc(((size_t)argc + 1) * sizeof *args);
     int at = split_leading(argc, argv, args);
     const char *name = at < argc ? argv[at] : NULL;

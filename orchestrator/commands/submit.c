@@ -267,15 +267,19 @@ static int send_task(struct client *client, const struct invocation *invocation,
     return client_explain(client, invocation, submission->id, &answer);
 }
 
-static int print_id(const struct client *client, const struct invocation *invocation,
-                    const char *id)
+static int print_id(struct client *client, const struct invocation *invocation, const char *id)
 {
+    json_t *task;
     if (!invocation_has(invocation, "json")) {
         puts(id);
         return EXIT_DONE;
     }
+    int code = client_task(client, invocation, id, &task);
+    if (code != EXIT_DONE)
+        return code;
     printf("{\"task_id\": \"%s\", \"state\": \"%s\", \"simulated\": %s}\n", id,
-           task_state_name(TASK_RUNNING), client->config->simulated ? "true" : "false");
+           json_str(task, "state", ""), client->config->simulated ? "true" : "false");
+    json_decref(task);
     return EXIT_DONE;
 }
 

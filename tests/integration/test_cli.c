@@ -120,7 +120,7 @@ static const char *submit_detached(const char *text, const char *model)
 
 static char *path_in(const char *name)
 {
-    static char path[256];
+    static char path[512];
     snprintf(path, sizeof path, "%s/%s", fixture->dir, name);
     return path;
 }
@@ -517,6 +517,67 @@ static void ctrl_c_cancels_the_task_and_sigterm_does_not(void **state)
     }
 }
 
+/* The pid of a process of the local stack. */
+static pid_t pid_of(const char *kind)
+{
+    pid_t pid = 0;
+    assert_int_equal(RUN("up", "-d", "--json"), 0);
+    json_t *stack = parsed(), *process;
+    size_t i;
+    json_array_foreach (json_get(stack, "processes"), i, process) {
+        if (strcmp(json_str(process, "kind", ""), kind) == 0)
+            pid = (pid_t)json_int(process, "pid", 0);
+    }
+    json_decref(stack);
+    assert_true(pid > 1);
+    return pid;
+}
+
+static void a_redis_that_is_killed_is_waited_for(void **state)
+{
+    (void)state;
+    static const char id[] = "t3333333333333333";
+    const char *const argv[] = {"orchestrator", "submit", "x", "--no-plan", "--model",
+                                "slow",         "--id",   id,  NULL};
+    pid_t pid = fixture_spawn(fixture, "lost.log", argv);
+    assert_true(fixture_wait_text(fixture, "lost.log", "running on slow", PATIENCE_MS));
+    kill(pid_of("redis"), SIGKILL);
+    assert_true(
+        fixture_wait_text(fixture, "lost.log", "waiting for it; the task is safe", PATIENCE_MS));
+    assert_true(fixture_wait_text(fixture, "lost.log", "Redis is back", PATIENCE_MS));
+    kill(pid, SIGINT);
+    assert_int_equal(fixture_wait_exit(fixture, pid, PATIENCE_MS), 4);
+    assert_true(fixture_wait_text(fixture, "lost.log", "was cancelled", PATIENCE_MS));
+}
+
+static void a_terminal_gets_rows_that_are_redrawn_and_a_file_does_not(void **state)
+{
+    (void)state;
+    setenv("TERM", "xterm", 1);
+    assert_int_equal(run_shell("script -qec \"$ORCH submit x --no-plan --model slow --timeout 1 "
+                               "--id t4444444444444444\" /dev/null"),
+                     4);
+    assert_true(in(&out, "running   x"));
+    assert_true(in(&out, "slow@"));
+    assert_true(in(&out, "\033[1A\r\033[J"));
+    assert_null(strstr(out.data, "\033[3")); /* NO_COLOR */
+    assert_int_equal(RUN("cancel", "t4444444444444444"), 0);
+    setenv("TERM", "dumb", 1);
+    assert_int_equal(run_shell("script -qec \"$ORCH submit x --no-plan --model flaky\" /dev/null"),
+                     0);
+    assert_null(strchr(out.data, '\033'));
+    assert_true(in(&out, "main: running on flaky"));
+}
+
+static void a_full_disk_below_standard_output_is_said(void **state)
+{
+    (void)state;
+    assert_int_equal(run_shell("$ORCH list --all --json > /dev/full"), 1);
+    assert_true(in(&errors, "cannot write to standard output: No space left"));
+    assert_int_equal(run_shell("$ORCH show t3333333333333333 --json | true"), 0);
+    assert_string_equal(errors.data, "");
+}
+
 static void list_shows_the_newest_first(void **state)
 {
     (void)state;
@@ -549,6 +610,9 @@ int main(void)
         cmocka_unit_test(status_knows_every_process),
         cmocka_unit_test(tap_prints_and_records_events),
         cmocka_unit_test(ctrl_c_cancels_the_task_and_sigterm_does_not),
+        cmocka_unit_test(a_redis_that_is_killed_is_waited_for),
+        cmocka_unit_test(a_terminal_gets_rows_that_are_redrawn_and_a_file_does_not),
+        cmocka_unit_test(a_full_disk_below_standard_output_is_said),
         cmocka_unit_test(list_shows_the_newest_first),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
