@@ -11,7 +11,7 @@
 struct client_delivery {
     const char *out; /* directory; NULL: files are not written */
     bool force;      /* replace files that exist */
-    bool lines; /* with json: the object in one line, because there are several */
+    bool lines;      /* with json: the object in one line, because there are several */
     bool json;       /* one object on stdout instead of the text */
     bool quiet;      /* nothing on stderr but what went wrong */
     bool timing;     /* the timing table */

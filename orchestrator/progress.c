@@ -297,7 +297,7 @@ static void draw_row(struct progress *progress, const struct row *row, int64_t n
     int left = columns - STATE - 1;
     bool with_elapsed = left > 25, with_rate = left > 45;
     left -= (with_elapsed ? ELAPSED : 0) + (with_rate ? RATE : 0);
-    int arm = left > 50 ? (left / 2 < 34 ? left / 2 : 34) : 0;
+    int arm = left > 30 ? (left / 2 < 34 ? left / 2 : 34) : 0;
     const char *title = *row->title != '\0' ? row->title : row->id;
     bool color = progress->options.terminal.color;
     if (color)
