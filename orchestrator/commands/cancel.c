@@ -19,7 +19,16 @@ static int cancel(struct client *client, const struct invocation *invocation, co
     code = client_wait(client, invocation, &answer.done);
     if (code != EXIT_DONE)
         return code;
-    if (answer.status == QUEUE_STALE)
+    bool ended = answer.status == QUEUE_STALE;
+    if (answer.status == QUEUE_GONE) {
+        json_t *task;
+        code = client_task(client, invocation, id, &task); /* the archive may have it */
+        if (code != EXIT_DONE)
+            return code;
+        json_decref(task);
+        ended = true;
+    }
+    if (ended)
         code = command_fail(invocation, EXIT_FAILED, "task %s had ended before", id);
     else
         code = client_explain(client, invocation, id, &answer);
