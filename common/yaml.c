@@ -1,16 +1,12 @@
 #include "common/yaml.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <yaml.h>
 
-#include "schemas/buf.h"
 #include "schemas/mem.h"
 
 /* Nodes and texts are cut from chunks and freed together. */
@@ -391,33 +387,6 @@ int yaml_read(struct yaml **ret, const char *name, const char *text, size_t len,
         yaml_release(&yaml);
     else
         *ret = yaml;
-    return rc;
-}
-
-int yaml_read_file(struct yaml **ret, const char *path, struct err *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
-    if (fd < 0)
-        return err_set(err, -errno, "cannot open %s: %s", path, strerror(errno));
-    struct buf text = {0};
-    int rc = 0;
-    for (ssize_t got = 1; got > 0 && rc == 0;) {
-        if (!buf_reserve(&text, 65536)) {
-            rc = err_set(err, -ENOMEM, "%s: out of memory", path);
-            break;
-        }
-        got = read(fd, text.data + text.len, 65536);
-        if (got < 0)
-            rc = err_set(err, -errno, "cannot read %s: %s", path, strerror(errno));
-        else
-            text.len += (size_t)got;
-        if (text.len > YAML_MAX_BYTES)
-            rc = err_set(err, -E2BIG, "%s: larger than %zu MiB", path, YAML_MAX_BYTES >> 20);
-    }
-    close(fd);
-    if (rc == 0)
-        rc = yaml_read(ret, path, text.len > 0 ? text.data : "", text.len, err);
-    buf_release(&text);
     return rc;
 }
 

@@ -41,8 +41,6 @@ struct yaml; /* a document; owns its nodes */
 /* Reads one document. name: of the file, for errors, copied. An empty document has a null scalar as
  * its root. 0; -EINVAL with a sentence; -E2BIG over a limit, with a sentence; -ENOMEM. */
 int yaml_read(struct yaml **ret, const char *name, const char *text, size_t len, struct err *err);
-/* The same from a file; also what open() and read() fail with. */
-int yaml_read_file(struct yaml **ret, const char *path, struct err *err);
 void yaml_release(struct yaml **yaml); /* accepts NULL */
 const struct yaml_node *yaml_root(const struct yaml *yaml);
 const char *yaml_name(const struct yaml *yaml);

@@ -68,7 +68,7 @@ void doctor_examine(struct doctor *doctor, const char *path)
     *doctor = (struct doctor){0};
     if (config_check(&config, path, note_warning, doctor, &err) != 0) {
         if (!doctor->bad)
-            doctor_add(doctor, DOCTOR_BAD, "configuration", err.text, "see the sentence");
+            doctor_add(doctor, DOCTOR_BAD, "configuration", err.text, "");
         return;
     }
     bool found = strcmp(config->path, CONFIG_BUILT_IN) != 0;

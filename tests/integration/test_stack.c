@@ -179,6 +179,24 @@ static void stack_starts_again_what_dies(void **state)
     assert_int_equal(cli(context, NULL, NULL, "down", NULL), 0);
 }
 
+static void stack_moves_long_logs_aside(void **state)
+{
+    struct context *context = *state;
+    char path[256];
+    use(context, noop);
+    snprintf(path, sizeof path, "%s",
+             fixture_write(&context->fixture, "log/broker.log", "the old log\n"));
+    assert_int_equal(truncate(path, 11 * 1024 * 1024), 0);
+    assert_int_equal(cli(context, NULL, NULL, "up", "-d"), 0);
+    struct stat now, old;
+    assert_int_equal(stat(path, &now), 0);
+    strcat(path, ".1");
+    assert_int_equal(stat(path, &old), 0);
+    assert_true(old.st_size > 10 * 1024 * 1024);
+    assert_true(now.st_size < 1024 * 1024);
+    assert_int_equal(cli(context, NULL, NULL, "down", NULL), 0);
+}
+
 static void stack_is_one_however_many_start_it(void **state)
 {
     struct context *context = *state;
@@ -424,6 +442,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(stack_comes_up_and_goes_down),
         TEST(stack_starts_again_what_dies),
+        TEST(stack_moves_long_logs_aside),
         TEST(stack_is_one_however_many_start_it),
         TEST(stack_dies_with_its_supervisor_and_starts_anew),
         TEST(stack_in_the_foreground_ends_on_a_signal),
