@@ -184,7 +184,7 @@ int main(int argc, char **argv)
     if (options.ready_fd >= 0)
         prctl(PR_SET_PDEATHSIG, SIGTERM); /* who waits for us is our supervisor */
     loop_raise_descriptors();
-    uv_loop_init(&loop);
+    loop_init(&loop);
     loop_on_stop(&loop, stop, &stopped);
     rc = open_broker(&broker, &loop, &options, &err);
     if (rc != 0)

@@ -8,6 +8,16 @@
 #include "common/log.h"
 #include "schemas/mem.h"
 
+void loop_init(uv_loop_t *loop)
+{
+    int rc = uv_loop_init(loop);
+    loop->data = NULL; /* libuv leaves it as it was */
+    if (rc == 0)
+        return;
+    log_error("cannot start an event loop: %s", uv_strerror(rc));
+    exit(1);
+}
+
 struct stop {
     uv_signal_t term, interrupt;
     loop_stop_fn *fn;

@@ -11,6 +11,9 @@
 /* Every process runs one loop in one thread; uv_*_t structs are embedded in the objects that use
  * them, or allocated here and freed by loop_close_free(). */
 
+/* Starts a loop; ends the program when the system has no descriptors for it. */
+void loop_init(uv_loop_t *loop);
+
 typedef void loop_stop_fn(void *ctx, int signal);
 
 /* Calls fn on SIGTERM and SIGINT (again each time), ignores SIGPIPE. Ends the program on failure.
@@ -31,8 +34,7 @@ void loop_timer_free(struct loop_timer **timer);
 
 /* Runs the loop until *flag is true or timeout_ms passed (-1: no limit). 0 or -ETIMEDOUT. */
 int loop_run_until(uv_loop_t *loop, const bool *flag, int64_t timeout_ms);
-/* Closes what is left on the loop, runs it empty and closes it. The loop must have been all zero
- * before uv_loop_init(), which leaves loop->data as it is. */
+/* Closes what is left on the loop, runs it empty and closes it. */
 void loop_finish(uv_loop_t *loop);
 /* Raises the soft limit of descriptors to the hard one. */
 void loop_raise_descriptors(void);

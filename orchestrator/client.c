@@ -20,7 +20,7 @@ int client_open(struct client *client, const struct invocation *invocation)
     struct err err = {0};
     if (config_load(&client->config, invocation_config(invocation), &err) != 0)
         return command_fail(invocation, EXIT_USAGE, "%s", err.text);
-    uv_loop_init(&client->loop);
+    loop_init(&client->loop);
     client->open = true;
     return EXIT_DONE;
 }

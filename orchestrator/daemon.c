@@ -198,7 +198,7 @@ int daemon_run(const struct config *config, const char *name, int ready_fd)
     daemon->started_ms = clock_wall_ms();
     make_names(daemon, name);
     loop_raise_descriptors();
-    uv_loop_init(&daemon->loop);
+    loop_init(&daemon->loop);
     loop_on_stop(&daemon->loop, stop, daemon);
     if (open_all(daemon, &err) == 0) {
         daemon_lead_start(daemon);

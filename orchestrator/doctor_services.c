@@ -125,8 +125,8 @@ static void check_redis(struct doctor *doctor, const struct config *config, bool
     struct redis *redis = NULL;
     struct err err = {""};
     char detail[512];
-    uv_loop_t loop = {0};
-    uv_loop_init(&loop);
+    uv_loop_t loop;
+    loop_init(&loop);
     if (redis_open(&redis, &loop, &config->redis, &callbacks, &look, &err) != 0) {
         doctor_add(doctor, DOCTOR_BAD, "redis", err.text, "correct `redis` in the configuration");
     } else {
@@ -181,8 +181,8 @@ static void check_workers(struct doctor *doctor, const struct config *config, bo
     struct roster roster = {0};
     struct err err = {""};
     char detail[512];
-    uv_loop_t loop = {0};
-    uv_loop_init(&loop);
+    uv_loop_t loop;
+    loop_init(&loop);
     int rc = roster_ask(&roster, &loop, config, BUS_MS, &err);
     loop_finish(&loop);
     if (rc != 0)

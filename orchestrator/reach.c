@@ -98,10 +98,10 @@ void reach_all(struct reach_target *targets, size_t count, int64_t timeout_ms)
 {
     if (count == 0)
         return;
-    uv_loop_t loop = {0};
+    uv_loop_t loop;
     struct reaching all = {.open = count};
     all.attempts = mem_must_zalloc(count * sizeof *all.attempts);
-    uv_loop_init(&loop);
+    loop_init(&loop);
     for (size_t i = 0; i < count; i++) {
         all.attempts[i] = (struct attempt_to_reach){.all = &all, .target = &targets[i]};
         attempt_start(&loop, &all.attempts[i]);

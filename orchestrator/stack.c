@@ -461,7 +461,7 @@ int stack_run(const struct config *config, int ready_fd)
     if (ready_fd >= 0)
         fcntl(ready_fd, F_SETFD, FD_CLOEXEC);
     setenv("ORCHESTRATOR_HOME", config->home, 1); /* for the processes */
-    uv_loop_init(&stack.loop);
+    loop_init(&stack.loop);
     int rc = take_home(&stack, &err);
     if (rc == 0)
         rc = open_all(&stack, &err);

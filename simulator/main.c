@@ -186,9 +186,9 @@ int main(int argc, char **argv)
     loop_raise_descriptors();
     if (arguments.ready_fd >= 0)
         prctl(PR_SET_PDEATHSIG, SIGTERM); /* a supervisor that dies takes it along */
-    uv_loop_t loop = {0}; /* loop_finish() looks at loop.data, which uv_loop_init() leaves alone */
+    uv_loop_t loop;
     struct err err = {0};
-    uv_loop_init(&loop);
+    loop_init(&loop);
     int rc = run(&arguments, &loop, &err);
     loop_finish(&loop);
     if (rc == 0)

@@ -120,10 +120,10 @@ static int serve(const struct arguments *arguments, const struct config *config)
     struct arguments own = *arguments;
     struct worker *worker;
     struct err err = {0};
-    uv_loop_t loop = {0}; /* uv_loop_init() keeps its data member */
+    uv_loop_t loop;
     int status = 0;
     own.worker.config = config;
-    uv_loop_init(&loop);
+    loop_init(&loop);
     if (worker_open(&worker, &loop, &own.worker, &err) != 0) {
         loop_finish(&loop);
         return refuse(arguments, 1, err.text);

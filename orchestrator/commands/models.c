@@ -116,8 +116,8 @@ static int exec(struct invocation *invocation)
         return command_fail(invocation, EXIT_USAGE, "%s", err.text);
     bool running = !config->broker_local || config->n_brokers > 1 || stack_running(config);
     if (running) {
-        uv_loop_t loop = {0};
-        uv_loop_init(&loop);
+        uv_loop_t loop;
+        loop_init(&loop);
         roster_ask(&roster, &loop, config, ASK_MS, NULL);
         loop_finish(&loop);
     }

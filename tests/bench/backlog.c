@@ -59,7 +59,7 @@ static void run(void)
     testbed_init(&stack, yaml, NULL);
     testbed_start(&stack, NULL);
     struct filler filler = {0};
-    uv_loop_init(&filler.loop);
+    loop_init(&filler.loop);
     struct redis_options options = fixture_redis_options(&stack.fixture);
     if (queue_open(&filler.queue, &filler.loop, &options, NULL, NULL, NULL) != 0)
         abort();

@@ -38,7 +38,7 @@ static void redis_floors(void)
     fixture_init(&fixture);
     fixture_redis_start(&fixture);
     struct redis_run run = {0};
-    uv_loop_init(&run.loop);
+    loop_init(&run.loop);
     struct redis_options options = fixture_redis_options(&fixture);
     if (redis_open(&run.redis, &run.loop, &options, NULL, NULL, NULL) != 0)
         abort();
@@ -92,7 +92,7 @@ static void bus_floor(void)
     struct fixture fixture;
     fixture_init(&fixture);
     struct bus_run run = {0};
-    uv_loop_init(&run.loop);
+    loop_init(&run.loop);
     char endpoint[128];
     snprintf(endpoint, sizeof endpoint, "ipc://%s/bus.sock", fixture.dir);
     struct bus_options router = {.kind = BUS_ROUTER, .endpoint = endpoint};

@@ -74,7 +74,7 @@ static void measure(double samples[JOBS])
     testbed_init(&stack, yaml, scenario);
     testbed_start(&stack, (const char *[]){"sim-0", NULL});
     struct run run = {.node = testbed_node("n", BENCH_PROMPT)};
-    uv_loop_init(&run.loop);
+    loop_init(&run.loop);
     struct redis_options options = fixture_redis_options(&stack.fixture);
     if (queue_open(&run.queue, &run.loop, &options, NULL, NULL, NULL) != 0)
         abort();

@@ -76,7 +76,7 @@ static void run(void)
     testbed_init(&stack, yaml, scenario);
     testbed_start(&stack, (const char *[]){"sim-0", NULL});
     struct streams streams = {0};
-    uv_loop_init(&streams.loop);
+    loop_init(&streams.loop);
     struct redis_options options = fixture_redis_options(&stack.fixture);
     if (queue_open(&streams.queue, &streams.loop, &options, NULL, NULL, NULL) != 0)
         abort();

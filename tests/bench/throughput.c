@@ -107,8 +107,8 @@ static double measure(int tasks, int nodes)
     struct testbed stack;
     testbed_init(&stack, yaml, NULL);
     testbed_start(&stack, (const char *[]){"noop-0", NULL});
-    uv_loop_t loop = {0};
-    uv_loop_init(&loop);
+    uv_loop_t loop;
+    loop_init(&loop);
     struct redis_options options = fixture_redis_options(&stack.fixture);
     struct submitter submitter = {.to_send = tasks, .nodes = nodes, .node = make_nodes(nodes)};
     if (queue_open(&submitter.queue, &loop, &options, NULL, NULL, NULL) != 0)

@@ -83,7 +83,7 @@ static int setup(void **state)
     bench = calloc(1, sizeof *bench);
     fixture_init(&bench->fixture);
     fixture_redis_start(&bench->fixture);
-    uv_loop_init(&bench->loop);
+    loop_init(&bench->loop);
     bench->server = http_server_start();
     struct redis_options redis = fixture_redis_options(&bench->fixture);
     struct spool_options spool = {.home = bench->fixture.dir, .name = "w1", .durable = true};

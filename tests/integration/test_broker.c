@@ -93,7 +93,7 @@ static int setup_quiet(void **state)
 {
     struct test *t = calloc(1, sizeof *t);
     fixture_init(&t->fixture);
-    uv_loop_init(&t->loop);
+    loop_init(&t->loop);
     configure(t, 1000);
     *state = t;
     return 0;

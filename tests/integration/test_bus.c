@@ -51,7 +51,7 @@ static int setup(void **state)
 {
     struct test *t = calloc(1, sizeof *t);
     fixture_init(&t->fixture);
-    uv_loop_init(&t->loop);
+    loop_init(&t->loop);
     snprintf(t->path, sizeof t->path, "%s/bus.sock", t->fixture.dir);
     snprintf(t->endpoint, sizeof t->endpoint, "ipc://%s", t->path);
     *state = t;

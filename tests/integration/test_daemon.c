@@ -223,7 +223,7 @@ static void begin_with(const char *what, const char *by)
     testbed_init(&stage.testbed, yaml, NULL);
     reconfigure(what, by);
     testbed_start_broker(&stage.testbed);
-    uv_loop_init(&stage.loop);
+    loop_init(&stage.loop);
     boot_nonce_make(stage.boot);
     struct redis_options options = fixture_redis_options(&stage.testbed.fixture);
     if (config_load(&stage.config, stage.testbed.config, &err) != 0)

@@ -39,7 +39,7 @@ static int setup(void **state)
     struct err err;
     setenv("EXCHANGE_KEY", KEY, 1);
     loop = (uv_loop_t){0};
-    uv_loop_init(&loop);
+    loop_init(&loop);
     server = http_server_start();
     assert_int_equal(exchanges_open(&exchanges, &loop, &err), 0);
     assert_int_equal(key_read(&key, "env:EXCHANGE_KEY", &err), 0);

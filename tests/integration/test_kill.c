@@ -91,7 +91,7 @@ static void load_begin(struct load *load)
     *load = (struct load){0};
     testbed_init(&load->testbed, yaml, scenario);
     testbed_start(&load->testbed, (const char *[]){"w0", "w1", NULL});
-    uv_loop_init(&load->loop);
+    loop_init(&load->loop);
     struct redis_options options = fixture_redis_options(&load->testbed.fixture);
     assert_int_equal(queue_open(&load->queue, &load->loop, &options, NULL, NULL, NULL), 0);
     for (int i = 0; i < TASKS; i++)

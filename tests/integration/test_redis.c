@@ -54,7 +54,7 @@ static int setup(void **state)
     (void)state;
     memset(&c, 0, sizeof c);
     fixture_init(&c.fixture);
-    uv_loop_init(&c.loop);
+    loop_init(&c.loop);
     return 0;
 }
 

@@ -36,7 +36,7 @@ static int setup(void **state)
     (void)state;
     fixture_init(&fixture);
     loop = (uv_loop_t){0};
-    uv_loop_init(&loop);
+    loop_init(&loop);
     server = http_server_start();
     ups = downs = 0;
     snprintf(log_path, sizeof log_path, "%s/runtime.log", fixture.dir);

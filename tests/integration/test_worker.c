@@ -150,7 +150,7 @@ static int setup(void **state)
     bench = calloc(1, sizeof *bench);
     fixture_init(&bench->fixture);
     fixture_redis_start(&bench->fixture);
-    uv_loop_init(&bench->loop);
+    loop_init(&bench->loop);
     bench->server = http_server_start();
     setenv("WORKER_TEST_KEY", "sk-secret-1234567890", 1);
     unsetenv("WORKER_NO_KEY");

@@ -19,7 +19,7 @@ void probe_open(struct probe *probe)
     memset(probe, 0, sizeof *probe);
     fixture_init(&probe->fixture);
     fixture_redis_start(&probe->fixture);
-    uv_loop_init(&probe->loop);
+    loop_init(&probe->loop);
     struct redis_options options = fixture_redis_options(&probe->fixture);
     struct redis_callbacks callbacks = {.up = is_up};
     struct err err = {""};

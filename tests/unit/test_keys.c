@@ -109,8 +109,8 @@ static void scrubbing_replaces_every_occurrence(void **state)
 static void keys_of_a_pool_take_turns_and_missing_ones_are_left_out(void **state)
 {
     (void)state;
-    uv_loop_t loop = {0};
-    uv_loop_init(&loop);
+    uv_loop_t loop;
+    loop_init(&loop);
     setenv("KEY_A", "a", 1);
     setenv("KEY_B", "b", 1);
     unsetenv("KEY_C");
@@ -137,8 +137,8 @@ static void keys_of_a_pool_take_turns_and_missing_ones_are_left_out(void **state
 static void a_reload_takes_new_values_and_keeps_old_ones_that_fail(void **state)
 {
     (void)state;
-    uv_loop_t loop = {0};
-    uv_loop_init(&loop);
+    uv_loop_t loop;
+    loop_init(&loop);
     char first[300], second[300];
     snprintf(first, sizeof first, "file:%s", fixture_write(&fixture, "key1", "old1\n"));
     snprintf(second, sizeof second, "file:%s", fixture_write(&fixture, "key2", "old2\n"));

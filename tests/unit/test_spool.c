@@ -23,7 +23,7 @@ static int setup(void **state)
 {
     (void)state;
     fixture_init(&fixture);
-    uv_loop_init(&loop);
+    loop_init(&loop);
     return 0;
 }
 

@@ -26,7 +26,7 @@ static int set_up(void **state)
     (void)state;
     fixture_init(&fixture);
     snprintf(path, sizeof path, "%s/profile.db", fixture.dir);
-    uv_loop_init(&loop);
+    loop_init(&loop);
     writer = store_writer_new(&loop, path);
     return 0;
 }
@@ -272,7 +272,7 @@ static void who_waits_is_told_when_the_writer_is_closed(void **state)
     store_writer_close(&writer);
     loop_finish(&loop);
     assert_true(kept.done);
-    uv_loop_init(&loop);
+    loop_init(&loop);
 }
 
 static void decisions_are_kept(void **state)
