@@ -91,6 +91,7 @@ static void judge(struct expanding *expanding, const struct queue_task_view *vie
         .role = json_str(info, PLAN_INFO_ROLE, ""),
         .model = json_str(info, PLAN_INFO_MODEL, ""),
         .synthesize = json_bool(info, PLAN_INFO_SYNTHESIZE, true),
+        .priority = json_int(info, PLAN_INFO_PRIORITY, 0),
     };
     daemon->judged = &judged;
     daemon_step(daemon, *event);
@@ -205,6 +206,8 @@ void daemon_expand(struct daemon *daemon, const struct flow_action *action)
     } else if (action->expand != FLOW_EXPAND_PLAN) {
         note_complaint(daemon, action);
     }
+    for (size_t i = 0; i < nodes.n_nodes; i++)
+        nodes.nodes[i].priority = daemon->judged->priority;
     struct expanding *expanding = expanding_new(daemon, action);
     expanding->n_nodes = nodes.n_nodes;
     queue_expand(daemon->queue, action->task, action->sub, nodes.nodes, nodes.n_nodes, expanded,

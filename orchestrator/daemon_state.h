@@ -25,6 +25,7 @@ struct judged {
     const char *text;  /* the task's */
     const char *role, *model;
     bool synthesize;
+    int64_t priority;
 };
 
 struct daemon {

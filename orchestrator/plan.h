@@ -57,12 +57,13 @@ void plan_nodes_release(struct plan_nodes *nodes);
 #define PLAN_REPAIR_NODE "_plan2"
 #define PLAN_SYNTHESIS_NODE "_synthesis"
 
-/* Members of the JSON object stored as the task's `info`. The daemon reads the first five when it
+/* Members of the JSON object stored as the task's `info`. The daemon reads these when it
  * expands a plan; the CLI may add members of its own. */
 #define PLAN_INFO_TEXT "text"             /* what the user asked for */
 #define PLAN_INFO_PLANNED "planned"       /* bool: a planner decomposes it */
 #define PLAN_INFO_ROLE "role"             /* --role; missing or "": the default role */
 #define PLAN_INFO_MODEL "model"           /* --model; missing or "": by role */
 #define PLAN_INFO_SYNTHESIZE "synthesize" /* bool, true when missing */
+#define PLAN_INFO_PRIORITY "priority"     /* of every subtask; 0 when missing */
 
 #endif

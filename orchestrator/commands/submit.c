@@ -197,7 +197,7 @@ static void make_info(const struct invocation *invocation, const struct config *
     json_object_set_new(info, PLAN_INFO_MODEL, json_string(model != NULL ? model : ""));
     json_object_set_new(info, PLAN_INFO_SYNTHESIZE,
                         json_boolean(!invocation_has(invocation, "no-synthesis")));
-    json_object_set_new(info, "priority", json_integer(submission->priority));
+    json_object_set_new(info, PLAN_INFO_PRIORITY, json_integer(submission->priority));
     json_object_set_new(info, "simulated", json_boolean(config->simulated));
     submission->info = json_dumps(info, JSON_COMPACT | JSON_SORT_KEYS);
     if (submission->info == NULL)
