@@ -1,5 +1,6 @@
 #!lua
--- Stores one chunk of a task; the one that completes it makes the roots READY.
+-- Stores one chunk of a task; the one that completes it makes the roots READY. Chunks may come in
+-- any order, and again.
 -- T, digest, title, info, number of chunks, this chunk (from 0), place of its first node, nodes...
 -- OK activated, MORE chunks are missing, DUP, CONFLICT.
 -- include lib
@@ -13,14 +14,12 @@ end
 local t = call('TIME')
 local us = t[1] .. sub('00000' .. t[2], -6)
 local ms = sub(us, 1, -4)
-if not old[1] then
-    call('ZADD', tasks_key, ms, T)
-end
 
 -- One node, which is all the task has: what the rest of the script does, without its tables.
 local max, prio, exp = match(ARGV[9], '^(%d+) (%-?%d+) ([01])$')
 if #ARGV == 12 and chunks == '1' and prio == '0' then
     local id = ARGV[8]
+    call('ZADD', tasks_key, ms, T)
     call('HSET', task_key, 'state', 'RUNNING', 'digest', digest, 'created', ms, 'total', '1',
         'remaining', exp == '1' and '2' or '1', 'sub:' .. id,
         'READY 0 ' .. max .. ' 0 ' .. us .. ' 0 - ' .. max .. ' 0 ' .. exp .. ' 0')
@@ -35,48 +34,50 @@ end
 -- include lib_hmget
 -- include lib_nodes
 local nodes, expanding = read_nodes(8, tonumber(ARGV[7]))
-local roots = store_nodes(nodes, {}, old[1] and {data_key} or {data_key, 'title', ARGV[3], 'info', ARGV[4]})
-if chunks == '1' then
-    call('HSET', task_key, 'state', 'RUNNING', 'digest', digest, 'created', ms, 'total', #nodes, 'remaining',
-        #nodes + expanding)
+local loaded = (tonumber(old[4]) or 0) + 1
+local last = loaded >= tonumber(chunks)
+
+-- The roots of earlier chunks, which have waited for this last one.
+local roots, ids = {}, {}
+for id in string.gmatch(last and old[7] or '', '%S+') do
+    ids[#ids + 1] = id
+end
+local lines, metas = hmget(task_key, 'sub:', ids), hmget(data_key, 'meta:', ids)
+for i, id in ipairs(ids) do
+    roots[i] = {id = id, s = parse(lines[i] or ''), meta = metas[i]}
+    if not roots[i].s[STATE] then return damaged(id) end
+end
+
+-- Nothing below may fail.
+if not old[1] then
+    call('ZADD', tasks_key, ms, T)
+    call('HSET', task_key, 'created', ms, 'digest', digest)
+end
+local mine = store_nodes(nodes, {}, old[1] and {data_key} or {data_key, 'title', ARGV[3], 'info', ARGV[4]})
+local total = (tonumber(old[6]) or 0) + #nodes
+local remaining = (tonumber(old[5]) or 0) + #nodes + expanding
+if last then
+    call('HSET', task_key, 'state', 'RUNNING', 'total', total, 'remaining', remaining)
+    if chunks ~= '1' then
+        call('HDEL', task_key, 'chunks', 'roots')
+        for i = 0, chunks - 1 do
+            call('HDEL', task_key, 'chunk:' .. i)
+        end
+    end
+    for _, root in ipairs(mine) do
+        roots[#roots + 1] = root
+    end
     make_ready(roots, us, true)
     return 'OK'
 end
-
--- A task of many chunks: they may come in any order, and the roots wait for the last one.
-local total = (tonumber(old[6]) or 0) + #nodes
-local remaining = (tonumber(old[5]) or 0) + #nodes + expanding
-local loaded = (tonumber(old[4]) or 0) + 1
-local ids, lines = {old[7] or nil}, {task_key}
-for _, root in ipairs(roots) do
+lines, ids = {task_key}, {old[7] or nil}
+for _, root in ipairs(mine) do
     ids[#ids + 1] = root.id
     lines[#lines + 1], lines[#lines + 2] = 'sub:' .. root.id, concat(root.s, ' ')
 end
-if #roots > 0 then
+if #mine > 0 then
     call('HSET', unpack(lines))
 end
-if loaded < tonumber(chunks) then
-    call('HSET', task_key, 'state', 'LOADING', 'digest', digest, 'total', total, 'remaining', remaining,
-        'chunks', loaded, 'chunk:' .. chunk, 1, 'roots', concat(ids, ' '))
-    if not old[1] then
-        call('HSET', task_key, 'created', ms)
-    end
-    return 'MORE'
-end
-local gone = {'chunks', 'roots'}
-for i = 0, chunks - 1 do
-    gone[#gone + 1] = 'chunk:' .. i
-end
-call('HDEL', task_key, unpack(gone))
-call('HSET', task_key, 'state', 'RUNNING', 'total', total, 'remaining', remaining)
-local all = {}
-for id in string.gmatch(concat(ids, ' '), '%S+') do
-    all[#all + 1] = id
-end
-local metas, list = hmget(data_key, 'meta:', all), {}
-lines = hmget(task_key, 'sub:', all)
-for i, id in ipairs(all) do
-    list[i] = {id = id, s = parse(lines[i]), meta = metas[i]}
-end
-make_ready(list, us, true)
-return 'OK'
+call('HSET', task_key, 'state', 'LOADING', 'total', total, 'remaining', remaining, 'chunks', loaded,
+    'chunk:' .. chunk, 1, 'roots', concat(ids, ' '))
+return 'MORE'

@@ -440,6 +440,21 @@ static void retry_waits_for_what_still_runs(void **state)
     assert_int_equal(probe_fsck(&probe), 0);
 }
 
+static void retry_counts_what_was_committed_after_the_failure(void **state)
+{
+    (void)state;
+    submit_dag();
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    assert_int_equal(probe_claim(&probe, T, "b", "n"), QUEUE_OK);
+    assert_int_equal(probe_fail(&probe, T, "b", "1-n", ERROR_DEAD, 0), QUEUE_DEAD);
+    assert_int_equal(probe_commit(&probe, T, "a", "1-n"), QUEUE_OK);
+    assert_int_equal(probe_task(&probe, queue_retry, T), QUEUE_OK);
+    assert_string_equal(probe_read(&probe, T), "RUNNING 3/4 a=DONE b=READY c=BLOCKED d=BLOCKED");
+    assert_int_equal(probe_fsck(&probe), 0);
+    probe_run(&probe, T, "b");
+    assert_string_equal(probe_read(&probe, T), "RUNNING 2/4 a=DONE b=DONE c=READY d=BLOCKED");
+}
+
 static void forget_removes_every_key(void **state)
 {
     (void)state;
@@ -569,6 +584,7 @@ int main(void)
         TEST(retry_after_a_failure_keeps_what_is_done),
         TEST(retry_after_a_cancel_runs_the_rest),
         TEST(retry_waits_for_what_still_runs),
+        TEST(retry_counts_what_was_committed_after_the_failure),
         TEST(forget_removes_every_key),
         TEST(a_plan_is_expanded_once),
         TEST(an_empty_plan_finishes_the_task),

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "common/queue_internal.h"
 #include "tests/lib/probe.h"
 
 #define T "t0000000000000001"
@@ -144,6 +145,75 @@ static void an_interrupted_submit_is_resumed_by_repeating_it(void **state)
     run_all(N);
 }
 
+/* --- chunks -------------------------------------------------------------------------------- */
+
+static void chunk_answered(void *ctx, const struct redis_value *value)
+{
+    (void)ctx;
+    snprintf(probe.err, sizeof probe.err, "%s", redis_str(value, NULL));
+    probe.done = true;
+}
+
+/* Chunk number `chunk` of three, of one node each: c depends on a and b. */
+static const char *send_chunk(int chunk)
+{
+    static const char *const deps[] = {"c b", "", ""};
+    static const char *const names[] = {"a", "b", "c"};
+    struct buf work = {0}, meta = {0};
+    probe_record(&work, MESSAGE_work, "w");
+    probe_record(&meta, MESSAGE_meta, "m");
+    struct queue_args *args = queue_begin(probe.queue, T);
+    static const char *const head[] = {"digest", "title", "{}", "3"};
+    for (size_t i = 0; i < 4; i++)
+        queue_args_str(args, head[i]);
+    queue_args_printf(args, "%d", chunk);
+    queue_args_printf(args, "%d", chunk);
+    queue_args_str(args, names[chunk]);
+    queue_args_str(args, "3 0 0");
+    queue_args_str(args, deps[chunk]);
+    queue_args_bytes(args, work.data, work.len);
+    queue_args_bytes(args, meta.data, meta.len);
+    queue_run(probe.queue, SCRIPT_submit, T, chunk_answered, NULL);
+    buf_release(&work);
+    buf_release(&meta);
+    probe_wait(&probe);
+    return probe.err;
+}
+
+static void chunks_may_come_in_any_order_and_again(void **state)
+{
+    (void)state;
+    assert_string_equal(send_chunk(2), "MORE");
+    assert_string_equal(send_chunk(2), "MORE");
+    assert_string_equal(send_chunk(0), "MORE");
+    assert_string_equal(send_chunk(0), "MORE");
+    assert_string_equal(probe_read(&probe, T), "LOADING 2/2 a=BLOCKED c=BLOCKED");
+    assert_int_equal(probe_claim(&probe, T, "c", "n"), QUEUE_TAKEN);
+    assert_string_equal(send_chunk(1), "OK");
+    assert_string_equal(send_chunk(1), "DUP");
+    assert_string_equal(probe_read(&probe, T), "RUNNING 3/3 a=BLOCKED b=READY c=READY");
+    assert_int_equal(probe_fsck(&probe), 0);
+    probe_run(&probe, T, "b");
+    probe_run(&probe, T, "c");
+    probe_run(&probe, T, "a");
+    assert_string_equal(probe_read(&probe, T), "DONE 0/3 a=DONE b=DONE c=DONE");
+    assert_int_equal(probe_fsck(&probe), 0);
+}
+
+static void a_task_that_still_loads_can_be_cancelled_but_not_retried(void **state)
+{
+    (void)state;
+    assert_string_equal(send_chunk(2), "MORE");
+    assert_int_equal(probe_task(&probe, queue_forget, T), QUEUE_STALE);
+    assert_int_equal(probe_task(&probe, queue_cancel, T), QUEUE_OK);
+    assert_string_equal(send_chunk(0), "DUP");
+    assert_string_equal(probe_read(&probe, T), "CANCELLED 1/1 c=CANCELLED");
+    assert_int_equal(probe_task(&probe, queue_retry, T), QUEUE_STALE);
+    assert_int_equal(probe_fsck(&probe), 0);
+    assert_int_equal(probe_task(&probe, queue_forget, T), QUEUE_OK);
+    assert_int_equal(probe_fsck(&probe), 0);
+}
+
 static void cancel_and_retry_of_ten_thousand(void **state)
 {
     (void)state;
@@ -181,6 +251,8 @@ int main(void)
         TEST(independent_subtasks_are_submitted_in_chunks_and_run),
         TEST(a_chain_and_a_wide_join_run_to_their_end),
         TEST(an_interrupted_submit_is_resumed_by_repeating_it),
+        TEST(chunks_may_come_in_any_order_and_again),
+        TEST(a_task_that_still_loads_can_be_cancelled_but_not_retried),
         TEST(cancel_and_retry_of_ten_thousand),
         TEST(a_plan_of_ten_thousand_is_expanded_at_once),
     };

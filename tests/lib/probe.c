@@ -318,7 +318,7 @@ int64_t probe_fsck(struct probe *probe)
     queue_fsck(probe->queue, finding, checked, probe);
     probe_wait(probe);
     assert_string_equal(probe->err, "");
-    if (probe->findings > 0)
+    if (probe->findings > 0 && !probe->quiet)
         fprintf(stderr, "%s", probe->text.data);
     return probe->findings;
 }

@@ -27,7 +27,7 @@ struct probe {
     char last_event[64][48]; /* per shard */
     struct queue_log_follow *follow;
     int64_t findings;
-    bool print_findings;
+    bool quiet; /* findings are expected: not printed, but in text */
 };
 
 /* A node for probe_submit(): deps separated by spaces. */
