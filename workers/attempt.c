@@ -368,8 +368,8 @@ static void call(struct attempt *attempt, const struct msg_work *work, const str
                  .prompt_len = prompt->len,
                  .json_schema = work->json_schema.len > 0 ? work->json_schema.data : NULL,
                  .temperature = model->no_sampling ? -1 : work->temperature,
-                 .max_tokens =
-                     work->max_tokens > 0 ? tighter(work->max_tokens, model->max_output) : 0,
+                 .max_tokens = work->max_tokens > 0 ? tighter(work->max_tokens, model->max_output)
+                                                    : model->max_output,
                  .context = model->context,
                  .stream = settings->stream},
     };
