@@ -226,7 +226,7 @@ static void check_counts(const struct check *check)
              (long long)check->subs);
     if (remaining != check->not_done + check->unexpanded)
         find(check, "", "it counts %lld to do, but %lld are", (long long)remaining,
-             (long long)(check->not_done + check->unexpanded));
+             (long long)check->not_done + (long long)check->unexpanded);
     if (check->state == TASK_DONE && remaining != 0)
         find(check, "", "it is DONE, but %lld remain", (long long)remaining);
     if (check->state == TASK_RUNNING && remaining == 0)

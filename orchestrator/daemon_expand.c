@@ -95,6 +95,7 @@ static void judge(struct expanding *expanding, const struct queue_task_view *vie
     };
     daemon->judged = &judged;
     daemon_step(daemon, *event);
+    event->text = "";
     daemon->judged = NULL;
     plan_free(&plan);
     json_decref(info);

@@ -191,7 +191,7 @@ static int read_file(int dir, const char *name, char **ret, size_t *ret_len)
 /* Makes the data of an entry that has only edits. NULL, or why not. */
 static const char *resolve_edits(int root, struct files_entry *entry, bool force)
 {
-    const char *name;
+    const char *name = "";
     char *base = NULL;
     size_t base_len = 0;
     int dir = open_parent(root, entry->path, false, &name);
@@ -237,7 +237,7 @@ static const char *write_entry(int root, struct files_entry *entry, bool force)
     const char *problem = entry->data == NULL ? resolve_edits(root, entry, force) : NULL;
     if (problem != NULL)
         return problem;
-    const char *name;
+    const char *name = "";
     int dir = open_parent(root, entry->path, true, &name);
     int rc = dir < 0 ? dir : write_file(dir, name, entry, force);
     if (dir >= 0)

@@ -89,7 +89,7 @@ void render_table_print(struct render_table **table, FILE *stream, int indent)
         print_cell(t, stream, i, title, render_width(title, strlen(title)));
     }
     for (size_t i = 0; i < t->n_cells; i++) {
-        size_t column = i % t->n_columns;
+        size_t column = t->n_columns > 0 ? i % t->n_columns : 0;
         fprintf(stream, "%*s", column == 0 ? indent : 0, "");
         print_cell(t, stream, column, t->cells[i].text, t->cells[i].width);
         free(t->cells[i].text);

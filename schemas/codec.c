@@ -239,7 +239,7 @@ static int read_head(const uint8_t *p, size_t len, struct head *ret)
 {
     /* 0xc0..0xdf: size of the length field, fixed body bytes; -1 in kind: reserved */
     static const struct {
-        int8_t kind; /* 0 fixed, 1 length counts bytes, 2 elements, 3 pairs */
+        int kind; /* 0 fixed, 1 length counts bytes, 2 elements, 3 pairs */
         uint8_t len_size;
         uint8_t fixed;
     } codes[32] = {

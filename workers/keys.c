@@ -127,7 +127,7 @@ static int read_file(struct key **ret, const char *source, const char *path, str
     int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0)
         return err_set(err, -errno, "cannot read the key file %s: %s", path, strerror(errno));
-    char text[KEY_MAX_BYTES + 2];
+    char text[KEY_MAX_BYTES + 2] = "";
     ssize_t len = read_line(fd, text, sizeof text, clock_ms() + KEY_COMMAND_MS);
     close(fd);
     int rc = len < 0 ? err_set(err, (int)len, "cannot read the key file %s: %s", path,
@@ -189,7 +189,7 @@ static int read_command(struct key **ret, const char *source, const char *comman
     if (rc != 0)
         return err_set(err, rc, "cannot start the key command: %s", strerror(-rc));
     int64_t deadline_ms = clock_ms() + KEY_COMMAND_MS;
-    char text[KEY_MAX_BYTES + 2];
+    char text[KEY_MAX_BYTES + 2] = "";
     ssize_t len = read_line(fd, text, sizeof text, deadline_ms);
     close(fd);
     bool line = len > 0 && memchr(text, '\n', (size_t)len) != NULL;

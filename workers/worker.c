@@ -458,9 +458,11 @@ static int open_keys(struct worker *worker, struct err *err)
 /* The limits are for all workers of the provider together: this one keeps to its part of them. */
 static void open_limiter(struct worker *worker)
 {
-    int64_t n = 0;
+    int64_t others = 0;
     for (size_t i = 0; i < worker->config->n_workers; i++)
-        n += strcmp(worker->config->workers[i].provider, worker->self->provider) == 0;
+        others += &worker->config->workers[i] != worker->self &&
+                  strcmp(worker->config->workers[i].provider, worker->self->provider) == 0;
+    int64_t n = 1 + others;
     int64_t requests = worker->settings->requests_per_minute;
     int64_t tokens = worker->settings->tokens_per_minute;
     limiter_init(&worker->limiter, (requests + n - 1) / n, (tokens + n - 1) / n, clock_ms());
