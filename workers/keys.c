@@ -184,7 +184,7 @@ static int command_reap(pid_t pid, int64_t deadline_ms)
 static int read_command(struct key **ret, const char *source, const char *command, struct err *err)
 {
     int fd = -1;
-    pid_t pid;
+    pid_t pid = -1;
     int rc = command_start(&pid, &fd, command);
     if (rc != 0)
         return err_set(err, rc, "cannot start the key command: %s", strerror(-rc));
