@@ -34,7 +34,7 @@ static int below(int n)
 struct model {
     char task[24];
     int n; /* subtasks that exist */
-    char ids[MAX_SUBS][8];
+    char ids[MAX_SUBS][16];
     char deps[MAX_SUBS][64];
     char tokens[MAX_SUBS][128]; /* of the last claim; "": none */
     bool expands[MAX_SUBS];
