@@ -187,11 +187,28 @@ static bool take_head(void *ctx, int status, const struct http_headers *headers)
     return true;
 }
 
+/* Room for an event's text, which is never longer than the event. A text grows by a quarter, not by
+ * doubling as other buffers do: with thousands of long answers in flight, their empty halves would
+ * be most of the memory. */
+static void make_room(struct buf *text, size_t more)
+{
+    if (text->failed || text->cap - text->len > more)
+        return;
+    size_t cap = text->len + text->len / 4 + more + 64;
+    char *data = mem_realloc(text->data, cap);
+    if (data == NULL)
+        return; /* the provider's own attempt to add decides */
+    data[text->len] = '\0';
+    text->data = data;
+    text->cap = cap;
+}
+
 /* One streamed event. */
 static bool take_event(void *ctx, const char *data, size_t len)
 {
     struct exchange *exchange = ctx;
     struct provider_reply *reply = &exchange->reply;
+    make_room(&reply->text, len);
     exchange->provider->event(exchange->provider, reply, data, len);
     size_t seen = reply->text.len + reply->reasoning.len;
     if (seen > exchange->seen) {
@@ -207,7 +224,12 @@ static bool take_event(void *ctx, const char *data, size_t len)
 
 static bool take_stream(struct exchange *exchange, const char *data, size_t len)
 {
-    int rc = framing_feed(&exchange->framing, data, len, take_event, exchange);
+    struct framing *framing = &exchange->framing;
+    int rc = framing_feed(framing, data, len, take_event, exchange);
+    if (framing->pending.len == 0) /* between tokens thousands of streams only wait */
+        buf_release(&framing->pending);
+    if (!framing->has_data)
+        buf_release(&framing->data);
     if (rc == -ENOMEM)
         provider_reply_fail(&exchange->reply, CLASS_RETRY, "out of memory for the answer");
     else if (rc != 0)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -13,29 +14,47 @@
 #include "schemas/mem.h"
 
 /* Small buffers: a token is some 200 bytes, and there may be 10,000 calls. */
-#define RECEIVE_BUFFER_BYTES 4096L
+#define RECEIVE_BUFFER_BYTES 1024L
 #define UPLOAD_BUFFER_BYTES 16384L
 #define IDLE_HANDLES_MAX 256
 #define KEEPALIVE_S 60L
 #define DNS_CACHE_S 300L
+/* For every call curl walks through all connections of its multi handle to the same host: with
+ * thousands on one handle it would do little else. */
+#define LANE_CALLS 256
+#define LANES_MAX 256
+#define EVENTS_PER_TURN 256
 
-/* A descriptor of curl's, watched with libuv from its opening to its closing. */
-struct http_socket {
-    uv_poll_t poll;
+/* A multi handle of curl's with its connections. Lanes are opened as calls need them; the first one
+ * with room is taken, so that idle connections are found again. */
+struct lane {
     struct http *http; /* borrowed */
-    curl_socket_t fd;
-    int wanted;   /* UV_READABLE | UV_WRITABLE that curl asks for */
-    int watched;  /* what libuv watches */
-    bool foreign; /* not opened by open_socket(): curl's resolver */
+    CURLM *multi;
+    struct loop_timer *timer;
+    size_t calls;
+};
+
+/* What is known of a descriptor; all zero is one of no interest. */
+struct watch {
+    struct lane *lane; /* borrowed */
+    uint32_t wanted;   /* EPOLLIN | EPOLLOUT that curl asks for */
+    uint32_t watched;  /* what epoll was last told */
+    bool ours;         /* from open_socket() until close_socket(); else curl's resolver's */
 };
 
 struct http {
     uv_loop_t *loop; /* borrowed */
-    CURLM *multi;
-    struct loop_timer *timer;
-    int depth; /* > 0 while curl runs: it must not be called again */
-    struct http_socket **sockets;
-    size_t n_sockets; /* length of the array, which is indexed by descriptor */
+    struct lane *lanes[LANES_MAX];
+    size_t n_lanes;
+    CURLSH *share; /* names and TLS sessions, for all lanes */
+    int depth;     /* > 0 while curl runs: it must not be called again */
+    /* All of curl's descriptors are in an epoll of their own, of which the loop takes a bounded
+     * number of events in a turn: libuv alone would serve 48 times 1,024 before it looks at its
+     * timers, and leases must be renewed. */
+    int epoll_fd;
+    uv_poll_t *poll; /* of epoll_fd */
+    struct watch *watches;
+    size_t n_watches; /* length of the array, which is indexed by descriptor */
     CURL *idle[IDLE_HANDLES_MAX];
     size_t n_idle;
     LIST_HEAD(, http_call) calls;
@@ -44,6 +63,7 @@ struct http {
 
 struct http_call {
     struct http *http; /* borrowed */
+    struct lane *lane; /* borrowed */
     CURL *easy;
     struct curl_slist *headers;
     struct buf body;
@@ -58,42 +78,49 @@ struct http_call {
 
 /* --- descriptors ------------------------------------------------------------------------- */
 
-static void reap(struct http *http);
+static void reap(struct lane *lane);
 
-static void socket_closed(uv_handle_t *handle)
+static struct watch *watch_of(struct http *http, curl_socket_t fd)
 {
-    free(handle->data);
-}
-
-static void socket_forget(struct http *http, curl_socket_t fd)
-{
-    struct http_socket *entry = http->sockets[fd];
-    http->sockets[fd] = NULL;
-    uv_close((uv_handle_t *)&entry->poll, socket_closed);
-}
-
-static struct http_socket *socket_find(struct http *http, curl_socket_t fd)
-{
-    return fd >= 0 && (size_t)fd < http->n_sockets ? http->sockets[fd] : NULL;
-}
-
-static struct http_socket *socket_add(struct http *http, curl_socket_t fd)
-{
-    if ((size_t)fd >= http->n_sockets) {
-        size_t n = (size_t)fd + 64 + http->n_sockets / 2;
-        http->sockets = mem_must_realloc(http->sockets, n * sizeof *http->sockets);
-        memset(http->sockets + http->n_sockets, 0, (n - http->n_sockets) * sizeof *http->sockets);
-        http->n_sockets = n;
+    if ((size_t)fd >= http->n_watches) {
+        size_t n = (size_t)fd + 64 + http->n_watches / 2;
+        http->watches = mem_must_realloc(http->watches, n * sizeof *http->watches);
+        memset(http->watches + http->n_watches, 0, (n - http->n_watches) * sizeof *http->watches);
+        http->n_watches = n;
     }
-    struct http_socket *entry = mem_must_zalloc(sizeof *entry);
-    *entry = (struct http_socket){.http = http, .fd = fd};
-    if (uv_poll_init(http->loop, &entry->poll, fd) != 0) {
-        free(entry);
-        return NULL;
+    return &http->watches[fd];
+}
+
+static void watch_set(struct http *http, curl_socket_t fd, struct watch *watch, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    int how = events == 0 ? EPOLL_CTL_DEL : watch->watched != 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (watch->watched == events)
+        return;
+    if (epoll_ctl(http->epoll_fd, how, fd, &event) != 0 && events != 0) /* it may be closed */
+        log_error("cannot watch a connection: %s", strerror(errno));
+    watch->watched = events;
+}
+
+/* curl tells what it wants to know of a descriptor. A connection that goes idle usually comes back
+ * soon, so it stays watched for reading until something happens there: that saves two system calls
+ * a request. */
+static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket_ctx)
+{
+    (void)easy, (void)socket_ctx;
+    struct lane *lane = ctx;
+    struct watch *watch = watch_of(lane->http, fd);
+    watch->lane = lane;
+    watch->wanted = 0;
+    if (what == CURL_POLL_REMOVE) {
+        if (!watch->ours || watch->watched != EPOLLIN)
+            watch_set(lane->http, fd, watch, 0);
+        return 0;
     }
-    entry->poll.data = entry;
-    http->sockets[fd] = entry;
-    return entry;
+    watch->wanted = (what & CURL_POLL_IN ? (uint32_t)EPOLLIN : 0) |
+                    (what & CURL_POLL_OUT ? (uint32_t)EPOLLOUT : 0);
+    watch_set(lane->http, fd, watch, watch->wanted);
+    return 0;
 }
 
 static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
@@ -103,106 +130,92 @@ static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_so
                     address->protocol);
     if (fd < 0)
         return CURL_SOCKET_BAD;
-    if (socket_add(ctx, fd) == NULL) {
-        close(fd);
-        return CURL_SOCKET_BAD;
-    }
+    *watch_of(ctx, fd) = (struct watch){.ours = true};
     return fd;
 }
 
+/* The kernel takes it off the epoll by itself. */
 static int close_socket(void *ctx, curl_socket_t fd)
 {
-    struct http *http = ctx;
-    if (socket_find(http, fd) != NULL)
-        socket_forget(http, fd);
+    *watch_of(ctx, fd) = (struct watch){0};
     return close(fd);
 }
 
-static void socket_active(uv_poll_t *poll, int status, int events);
-
-static void socket_watch(struct http_socket *entry, int events)
+static void descriptor_active(struct http *http, const struct epoll_event *event)
 {
-    entry->watched = events;
-    if (events == 0)
-        uv_poll_stop(&entry->poll);
-    else
-        uv_poll_start(&entry->poll, events, socket_active);
-}
-
-static void socket_active(uv_poll_t *poll, int status, int events)
-{
-    struct http_socket *entry = poll->data;
-    struct http *http = entry->http;
-    curl_socket_t fd = entry->fd;
-    if (entry->wanted == 0) { /* an idle connection: see watch_socket() */
-        socket_watch(entry, 0);
+    curl_socket_t fd = event->data.fd;
+    struct watch *watch = watch_of(http, fd);
+    if (watch->wanted == 0) { /* an idle connection that its server closes */
+        watch_set(http, fd, watch, 0);
         return;
     }
-    int mask = status < 0 ? CURL_CSELECT_ERR : 0;
-    if (events & UV_READABLE)
+    int mask = event->events & EPOLLERR ? CURL_CSELECT_ERR : 0;
+    if (event->events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP))
         mask |= CURL_CSELECT_IN;
-    if (events & UV_WRITABLE)
+    if (event->events & EPOLLOUT)
         mask |= CURL_CSELECT_OUT;
+    struct lane *lane = watch->lane;
     int running;
     http->depth++;
-    curl_multi_socket_action(http->multi, fd, mask, &running);
+    curl_multi_socket_action(lane->multi, fd, mask, &running);
     http->depth--;
-    reap(http);
+    reap(lane);
 }
 
-/* curl tells what it wants to know of a descriptor. A connection that goes idle usually comes back
- * soon, so it stays watched for reading until something happens there: that saves four system
- * calls a request. */
-static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket_ctx)
+static void descriptors_active(uv_poll_t *poll, int status, int events)
 {
-    (void)easy, (void)socket_ctx;
-    struct http *http = ctx;
-    struct http_socket *entry = socket_find(http, fd);
-    if (what == CURL_POLL_REMOVE) {
-        if (entry == NULL)
-            return 0;
-        entry->wanted = 0;
-        if (entry->foreign)
-            socket_forget(http, fd);
-        else if (entry->watched != UV_READABLE)
-            socket_watch(entry, 0);
-        return 0;
-    }
-    if (entry == NULL) {
-        entry = socket_add(http, fd);
-        if (entry == NULL)
-            return -1;
-        entry->foreign = true;
-    }
-    entry->wanted =
-        (what & CURL_POLL_IN ? UV_READABLE : 0) | (what & CURL_POLL_OUT ? UV_WRITABLE : 0);
-    if (entry->watched != entry->wanted)
-        socket_watch(entry, entry->wanted);
-    return 0;
+    (void)status, (void)events;
+    struct http *http = poll->data;
+    struct epoll_event ready[EVENTS_PER_TURN];
+    int n = epoll_wait(http->epoll_fd, ready, EVENTS_PER_TURN, 0);
+    for (int i = 0; i < n; i++)
+        descriptor_active(http, &ready[i]);
 }
 
 static int set_timer(CURLM *multi, long timeout_ms, void *ctx)
 {
     (void)multi;
-    struct http *http = ctx;
+    struct lane *lane = ctx;
     if (timeout_ms < 0)
-        loop_timer_stop(http->timer);
+        loop_timer_stop(lane->timer);
     else
-        loop_timer_start(http->timer, timeout_ms, 0);
+        loop_timer_start(lane->timer, timeout_ms, 0);
     return 0;
 }
 
 static void timer_fired(void *ctx)
 {
-    struct http *http = ctx;
+    struct lane *lane = ctx;
     int running;
-    http->depth++;
-    curl_multi_socket_action(http->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-    http->depth--;
-    reap(http);
+    lane->http->depth++;
+    curl_multi_socket_action(lane->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    lane->http->depth--;
+    reap(lane);
 }
 
 /* --- what comes in ------------------------------------------------------------------------- */
+
+static void drop_headers(struct http_call *call)
+{
+    for (struct curl_slist *line = call->headers; line != NULL; line = line->next)
+        explicit_bzero(line->data, strlen(line->data));
+    curl_slist_free_all(call->headers);
+    call->headers = NULL;
+}
+
+/* Once an answer comes, a request that is wholly sent is never needed again. */
+static void drop_sent(struct http_call *call)
+{
+    curl_off_t sent = 0;
+    if (call->headers == NULL)
+        return;
+    curl_easy_getinfo(call->easy, CURLINFO_SIZE_UPLOAD_T, &sent);
+    if (sent < (curl_off_t)call->body_bytes)
+        return;
+    buf_release(&call->body);
+    curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, NULL);
+    drop_headers(call);
+}
 
 static bool is_status_line(const char *line, size_t len)
 {
@@ -230,21 +243,9 @@ static size_t take_header(char *line, size_t size, size_t count, void *ctx)
     if (status < 200)
         return len;
     call->head_done = true;
-    if (call->callbacks.head(call->ctx, (int)status, &call->response))
-        return len;
-    call->stopped = true;
-    return CURL_WRITEFUNC_ERROR;
-}
-
-/* Once an answer comes, a body that is wholly sent is never needed again. */
-static void drop_sent_body(struct http_call *call)
-{
-    curl_off_t sent = 0;
-    if (call->body.data == NULL)
-        return;
-    curl_easy_getinfo(call->easy, CURLINFO_SIZE_UPLOAD_T, &sent);
-    if (sent >= (curl_off_t)call->body_bytes)
-        buf_release(&call->body);
+    call->stopped = !call->callbacks.head(call->ctx, (int)status, &call->response);
+    http_headers_release(&call->response);
+    return call->stopped ? CURL_WRITEFUNC_ERROR : len;
 }
 
 static size_t take_body(char *data, size_t size, size_t count, void *ctx)
@@ -255,11 +256,26 @@ static size_t take_body(char *data, size_t size, size_t count, void *ctx)
         return CURL_WRITEFUNC_ERROR;
     if (len == 0)
         return 0;
-    drop_sent_body(call);
+    drop_sent(call);
     if (call->callbacks.body(call->ctx, data, len))
         return len;
     call->stopped = true;
     return CURL_WRITEFUNC_ERROR;
+}
+
+/* Before the request leaves. curl would send it again, up to five times and untold, when a connection
+ * that was used before ends without an answer. But the server may have done its work: whether it is
+ * asked again is for the queue to decide and to count. */
+static int may_send(void *ctx, char *local_ip, char *remote_ip, int local_port, int remote_port)
+{
+    (void)local_ip, (void)remote_ip, (void)local_port, (void)remote_port;
+    struct http_call *call = ctx;
+    if (call->dead || call->sent) {
+        snprintf(call->error, sizeof call->error, "the server closed it without a word");
+        return CURL_PREREQFUNC_ABORT;
+    }
+    call->sent = true;
+    return CURL_PREREQFUNC_OK;
 }
 
 /* --- calls ----------------------------------------------------------------------------------- */
@@ -296,7 +312,8 @@ static enum http_end end_of(const struct http_call *call, CURLcode code)
 static void call_detach(struct http_call *call)
 {
     struct http *http = call->http;
-    curl_multi_remove_handle(http->multi, call->easy);
+    curl_multi_remove_handle(call->lane->multi, call->easy);
+    call->lane->calls--;
     LIST_REMOVE(call, link);
     curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, NULL);
     curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, NULL);
@@ -310,9 +327,7 @@ static void call_detach(struct http_call *call)
 
 static void call_free(struct http_call *call)
 {
-    for (struct curl_slist *line = call->headers; line != NULL; line = line->next)
-        explicit_bzero(line->data, strlen(line->data));
-    curl_slist_free_all(call->headers);
+    drop_headers(call);
     http_headers_release(&call->response);
     buf_release(&call->body);
     free(call);
@@ -333,8 +348,9 @@ static void call_finish(struct http_call *call, CURLcode code)
 }
 
 /* Ends what has been cancelled or has come to its end while curl ran. */
-static void reap(struct http *http)
+static void reap(struct lane *lane)
 {
+    struct http *http = lane->http;
     if (http->depth > 0)
         return;
     struct http_call *call;
@@ -344,7 +360,7 @@ static void reap(struct http *http)
     }
     CURLMsg *message;
     int left;
-    while ((message = curl_multi_info_read(http->multi, &left)) != NULL) {
+    while ((message = curl_multi_info_read(lane->multi, &left)) != NULL) {
         if (message->msg != CURLMSG_DONE)
             continue;
         CURLcode code = message->data.result;
@@ -371,13 +387,54 @@ static CURL *handle_new(struct http *http)
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_S);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_S);
     curl_easy_setopt(easy, CURLOPT_DNS_CACHE_TIMEOUT, DNS_CACHE_S);
+    curl_easy_setopt(easy, CURLOPT_SHARE, http->share);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETDATA, http);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
     curl_easy_setopt(easy, CURLOPT_CLOSESOCKETDATA, http);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, take_header);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, take_body);
+    curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, may_send);
     return easy;
+}
+
+static struct lane *lane_open(struct http *http)
+{
+    CURLM *multi = curl_multi_init();
+    if (multi == NULL)
+        return NULL;
+    struct lane *lane = mem_must_zalloc(sizeof *lane);
+    *lane = (struct lane){.http = http, .multi = multi};
+    lane->timer = loop_timer_new(http->loop, timer_fired, lane);
+    curl_multi_setopt(multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
+    curl_multi_setopt(multi, CURLMOPT_SOCKETDATA, lane);
+    curl_multi_setopt(multi, CURLMOPT_TIMERFUNCTION, set_timer);
+    curl_multi_setopt(multi, CURLMOPT_TIMERDATA, lane);
+    curl_multi_setopt(multi, CURLMOPT_MAXCONNECTS, (long)LANE_CALLS);
+    curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+    http->lanes[http->n_lanes++] = lane;
+    return lane;
+}
+
+static void lane_close(struct lane *lane)
+{
+    curl_multi_cleanup(lane->multi);
+    loop_timer_free(&lane->timer);
+    free(lane);
+}
+
+static struct lane *lane_with_room(struct http *http)
+{
+    for (size_t i = 0; i < http->n_lanes; i++)
+        if (http->lanes[i]->calls < LANE_CALLS)
+            return http->lanes[i];
+    if (http->n_lanes < LANES_MAX)
+        return lane_open(http);
+    struct lane *least = http->lanes[0];
+    for (size_t i = 1; i < http->n_lanes; i++)
+        if (http->lanes[i]->calls < least->calls)
+            least = http->lanes[i];
+    return least;
 }
 
 static bool is_loopback(const char *url)
@@ -448,6 +505,7 @@ static CURLcode call_options(struct http_call *call, const char *url)
     curl_easy_setopt(easy, CURLOPT_PRIVATE, call);
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
+    curl_easy_setopt(easy, CURLOPT_PREREQDATA, call);
     curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error);
     return code;
 }
@@ -461,15 +519,17 @@ int http_start(struct http_call **ret, struct http *http, const char *url, const
     *call = (struct http_call){.http = http, .callbacks = *callbacks, .ctx = ctx, .body = *body};
     *body = (struct buf){0};
     call->body_bytes = call->body.len;
+    call->lane = lane_with_room(http);
     call->easy = handle_new(http);
-    if (call->easy == NULL || !call_headers(call, headers, call->body.len > 0) ||
-        call_options(call, url) != CURLE_OK ||
-        curl_multi_add_handle(http->multi, call->easy) != CURLM_OK) {
+    if (call->lane == NULL || call->easy == NULL ||
+        !call_headers(call, headers, call->body.len > 0) || call_options(call, url) != CURLE_OK ||
+        curl_multi_add_handle(call->lane->multi, call->easy) != CURLM_OK) {
         if (call->easy != NULL)
             curl_easy_cleanup(call->easy);
         call_free(call);
         return err_set(err, -ENOMEM, "out of memory for an HTTP call");
     }
+    call->lane->calls++;
     LIST_INSERT_HEAD(&http->calls, call, link);
     *ret = call;
     return 0;
@@ -519,6 +579,42 @@ void http_figures(const struct http_call *call, struct http_figures *ret)
 /* --- all of it ---------------------------------------------------------------------------------
  */
 
+static void poll_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static void http_free(struct http *http)
+{
+    for (size_t i = 0; i < http->n_lanes; i++)
+        lane_close(http->lanes[i]);
+    if (http->share != NULL)
+        curl_share_cleanup(http->share);
+    if (http->poll != NULL)
+        uv_close((uv_handle_t *)http->poll, poll_closed);
+    if (http->epoll_fd >= 0)
+        close(http->epoll_fd);
+    free(http->watches);
+    free(http);
+    curl_global_cleanup();
+}
+
+static int open_epoll(struct http *http)
+{
+    http->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    if (http->epoll_fd < 0)
+        return -errno;
+    uv_poll_t *poll = mem_must_zalloc(sizeof *poll);
+    int rc = uv_poll_init(http->loop, poll, http->epoll_fd);
+    if (rc != 0) {
+        free(poll);
+        return rc;
+    }
+    http->poll = poll;
+    poll->data = http;
+    return uv_poll_start(poll, UV_READABLE, descriptors_active);
+}
+
 int http_open(struct http **ret, uv_loop_t *loop, struct err *err)
 {
     if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
@@ -527,19 +623,16 @@ int http_open(struct http **ret, uv_loop_t *loop, struct err *err)
     http->loop = loop;
     LIST_INIT(&http->calls);
     LIST_INIT(&http->doomed);
-    http->multi = curl_multi_init();
-    if (http->multi == NULL) {
-        free(http);
-        curl_global_cleanup();
-        return err_set(err, -ENOMEM, "out of memory for libcurl");
+    int rc = open_epoll(http);
+    http->share = curl_share_init();
+    if (rc == 0 && (http->share == NULL || lane_open(http) == NULL))
+        rc = -ENOMEM;
+    if (rc != 0) {
+        http_free(http);
+        return err_set(err, rc, "libcurl cannot be set up: %s", strerror(-rc));
     }
-    http->timer = loop_timer_new(loop, timer_fired, http);
-    curl_multi_setopt(http->multi, CURLMOPT_SOCKETFUNCTION, watch_socket);
-    curl_multi_setopt(http->multi, CURLMOPT_SOCKETDATA, http);
-    curl_multi_setopt(http->multi, CURLMOPT_TIMERFUNCTION, set_timer);
-    curl_multi_setopt(http->multi, CURLMOPT_TIMERDATA, http);
-    curl_multi_setopt(http->multi, CURLMOPT_MAXCONNECTS, 16384L);
-    curl_multi_setopt(http->multi, CURLMOPT_PIPELINING, (long)CURLPIPE_NOTHING);
+    curl_share_setopt(http->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_DNS);
+    curl_share_setopt(http->share, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
     *ret = http;
     return 0;
 }
@@ -559,12 +652,5 @@ void http_close(struct http **http_ptr)
     }
     while (http->n_idle > 0)
         curl_easy_cleanup(http->idle[--http->n_idle]);
-    curl_multi_cleanup(http->multi);
-    loop_timer_free(&http->timer);
-    for (size_t i = 0; i < http->n_sockets; i++)
-        if (http->sockets[i] != NULL)
-            socket_forget(http, (curl_socket_t)i);
-    free(http->sockets);
-    free(http);
-    curl_global_cleanup();
+    http_free(http);
 }

@@ -25,7 +25,8 @@ enum http_end {
 };
 
 struct http_callbacks {
-    /* The headers of the final response (no 1xx) are complete. False stops the call. */
+    /* The headers of the final response (no 1xx) are complete; they are gone after the call. False
+     * stops the call. */
     bool (*head)(void *ctx, int status, const struct http_headers *headers);
     /* Bytes of the body, len > 0; gone after the call. False stops the call. */
     bool (*body)(void *ctx, const char *data, size_t len);
