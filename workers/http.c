@@ -71,7 +71,7 @@ struct http_call {
     struct http_headers response;
     struct http_callbacks callbacks;
     void *ctx;
-    bool head_done, stopped, dead;
+    bool sent, head_done, stopped, dead;
     char error[CURL_ERROR_SIZE];
     LIST_ENTRY(http_call) link;
 };
@@ -270,12 +270,9 @@ static int may_send(void *ctx, char *local_ip, char *remote_ip, int local_port, 
 {
     (void)local_ip, (void)remote_ip, (void)local_port, (void)remote_port;
     struct http_call *call = ctx;
-    if (call->dead || call->sent) {
-        snprintf(call->error, sizeof call->error, "the server closed it without a word");
-        return CURL_PREREQFUNC_ABORT;
-    }
+    bool again = call->sent;
     call->sent = true;
-    return CURL_PREREQFUNC_OK;
+    return again ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 /* --- calls ----------------------------------------------------------------------------------- */
@@ -339,6 +336,8 @@ static void call_finish(struct http_call *call, CURLcode code)
     const char *why = "";
     if (end != HTTP_END_WELL)
         why = call->error[0] != '\0' ? call->error : curl_easy_strerror(code);
+    if (code == CURLE_ABORTED_BY_CALLBACK) /* may_send() */
+        why = "the server closed it without a word";
     LIST_REMOVE(call, link);
     LIST_INSERT_HEAD(&call->http->doomed, call, link); /* a cancel from now on changes nothing */
     call->dead = true;
