@@ -10,11 +10,11 @@
 #include "common/log.h"
 #include "common/task_id.h"
 #include "schemas/mem.h"
-#include "workers/compose.h"
+#include "workers/backoff.h"
+#include "workers/brief.h"
 #include "workers/failpoint.h"
 #include "workers/news.h"
 #include "workers/record.h"
-#include "workers/utf8.h"
 
 #define SWEEP_MAX_MS 100 /* also the least time between two chunk events of an attempt */
 #define BACKOFF_FIRST_MS 500
@@ -169,23 +169,6 @@ static void publish(const struct attempt *attempt, const char *what)
 
 /* --- asking the queue ------------------------------------------------------------------------- */
 
-static int64_t backoff(int64_t first_ms, int64_t max_ms, int64_t times)
-{
-    int64_t delay_ms = first_ms;
-    while (times-- > 0 && delay_ms < max_ms)
-        delay_ms *= 2;
-    return delay_ms < max_ms ? delay_ms : max_ms;
-}
-
-/* Takes up to a quarter off, so that those who failed together do not come back together. */
-static int64_t jitter(struct attempts *all, int64_t delay_ms)
-{
-    all->random ^= all->random << 13;
-    all->random ^= all->random >> 7;
-    all->random ^= all->random << 17;
-    return delay_ms - (int64_t)(all->random % (uint64_t)(delay_ms / 4 + 1));
-}
-
 /* Whether the queue did not do what it was asked: then it is asked again later, and after too many
  * errors the attempt is left to the spool and the lease. */
 static bool not_done(struct attempt *attempt, enum queue_status status, const char *err)
@@ -201,8 +184,8 @@ static bool not_done(struct attempt *attempt, enum queue_status status, const ch
         attempt_over(attempt, -1);
         return true;
     }
-    int64_t delay_ms = backoff(REPEAT_FIRST_MS, REPEAT_MAX_MS, attempt->repeats++);
-    attempt->again_ms = clock_ms() + jitter(attempt->all, delay_ms);
+    int64_t delay_ms = backoff_ms(REPEAT_FIRST_MS, REPEAT_MAX_MS, attempt->repeats++);
+    attempt->again_ms = clock_ms() + backoff_jitter(&attempt->all->random, delay_ms);
     return true;
 }
 
@@ -332,7 +315,8 @@ static void call_done(void *ctx, struct exchange_report *report)
     }
     int64_t delay_ms = reply->retry_after_ms;
     if (delay_ms < 0)
-        delay_ms = jitter(all, backoff(BACKOFF_FIRST_MS, BACKOFF_MAX_MS, attempt->attempt - 1));
+        delay_ms = backoff_jitter(
+            &all->random, backoff_ms(BACKOFF_FIRST_MS, BACKOFF_MAX_MS, attempt->attempt - 1));
     if (delay_ms > BACKOFF_SERVER_MAX_MS)
         delay_ms = BACKOFF_SERVER_MAX_MS;
     fail(attempt, "failed", reply->error, delay_ms, reply->error_text, report);
@@ -346,9 +330,9 @@ static int64_t tighter(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static void call(struct attempt *attempt, const struct msg_work *work, const struct buf *prompt,
-                 const struct buf *system)
+static void call(struct attempt *attempt, const struct brief *brief)
 {
+    const struct msg_work *work = &brief->message.work;
     const struct attempts_options *options = &attempt->all->options;
     const struct config_provider *settings = options->settings;
     const struct config_model *model = attempt->arm->model;
@@ -363,9 +347,9 @@ static void call(struct attempt *attempt, const struct msg_work *work, const str
         .call = {.base_url =
                      settings->base_url != NULL ? settings->base_url : options->provider->base_url,
                  .model = model->name,
-                 .system = system->data != NULL ? system->data : "",
-                 .prompt = prompt->data != NULL ? prompt->data : "",
-                 .prompt_len = prompt->len,
+                 .system = brief->system.data != NULL ? brief->system.data : "",
+                 .prompt = brief->prompt.data != NULL ? brief->prompt.data : "",
+                 .prompt_len = brief->prompt.len,
                  .json_schema = work->json_schema.len > 0 ? work->json_schema.data : NULL,
                  .temperature = model->no_sampling ? -1 : work->temperature,
                  .max_tokens = work->max_tokens > 0 ? tighter(work->max_tokens, model->max_output)
@@ -383,45 +367,17 @@ static void call(struct attempt *attempt, const struct msg_work *work, const str
              err.text, NULL);
 }
 
-/* Writes the prompt from the claimed records. */
-static int compose(struct attempt *attempt, const struct msg_work *work,
-                   const struct queue_claim *claim, struct buf *prompt, struct buf *system)
-{
-    struct message *deps = mem_must_zalloc((claim->n_deps + 1) * sizeof *deps);
-    struct bytes *texts = mem_must_zalloc((claim->n_deps + 1) * sizeof *texts);
-    int rc = 0;
-    for (size_t i = 0; rc == 0 && i < claim->n_deps; i++) {
-        rc = message_decode_as(&deps[i], MESSAGE_outcome, claim->deps[i].data, claim->deps[i].len);
-        if (rc == 0)
-            texts[i] = deps[i].outcome.text;
-    }
-    if (rc == 0) {
-        compose_prompt(prompt, work, texts, claim->n_deps, attempt->arm->model->context,
-                       work->max_tokens);
-        utf8_add_repaired(system, work->system.data, work->system.len);
-        rc = prompt->failed || system->failed ? -ENOMEM : 0;
-    }
-    for (size_t i = 0; i < claim->n_deps; i++)
-        message_release(&deps[i]);
-    free(texts);
-    free(deps);
-    return rc;
-}
-
 static void run(struct attempt *attempt, const struct queue_claim *claim)
 {
-    struct message message = {0};
-    struct buf prompt = {0}, system = {0};
-    int rc = message_decode_as(&message, MESSAGE_work, claim->work.data, claim->work.len);
+    struct brief brief;
+    int rc = brief_read(&brief, claim, attempt->arm->model->context);
     if (rc == 0) {
-        attempt->kind = mem_must_strdup(message.work.kind);
-        attempt->role = mem_must_strdup(message.work.role);
-        attempt->title = mem_must_strdup(message.work.title);
-        rc = compose(attempt, &message.work, claim, &prompt, &system);
-    }
-    if (rc == 0) {
+        const struct msg_work *work = &brief.message.work;
+        attempt->kind = mem_must_strdup(work->kind);
+        attempt->role = mem_must_strdup(work->role);
+        attempt->title = mem_must_strdup(work->title);
         publish(attempt, "running");
-        call(attempt, &message.work, &prompt, &system);
+        call(attempt, &brief);
     } else if (rc == -ENOMEM) {
         fail(attempt, "failed", CLASS_RETRY, BACKOFF_FIRST_MS, "out of memory for the prompt",
              NULL);
@@ -429,9 +385,7 @@ static void run(struct attempt *attempt, const struct queue_claim *claim)
         fail(attempt, "failed", CLASS_INTERNAL, 0,
              "its input, or a result that it builds on, is a damaged record in Redis", NULL);
     }
-    buf_release(&prompt);
-    buf_release(&system);
-    message_release(&message);
+    brief_release(&brief);
 }
 
 static void claim_answered(void *ctx, enum queue_status status, const struct queue_claim *claim,

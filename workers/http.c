@@ -5,13 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/containers.h"
-#include "common/log.h"
 #include "schemas/mem.h"
+#include "workers/watch.h"
 
 /* Small buffers: a token is some 200 bytes, and there may be 10,000 calls. */
 #define RECEIVE_BUFFER_BYTES 1024L
@@ -23,7 +22,6 @@
  * thousands on one handle it would do little else. */
 #define LANE_CALLS 256
 #define LANES_MAX 256
-#define EVENTS_PER_TURN 256
 
 /* A multi handle of curl's with its connections. Lanes are opened as calls need them; the first one
  * with room is taken, so that idle connections are found again. */
@@ -34,27 +32,13 @@ struct lane {
     size_t calls;
 };
 
-/* What is known of a descriptor; all zero is one of no interest. */
-struct watch {
-    struct lane *lane; /* borrowed */
-    uint32_t wanted;   /* EPOLLIN | EPOLLOUT that curl asks for */
-    uint32_t watched;  /* what epoll was last told */
-    bool ours;         /* from open_socket() until close_socket(); else curl's resolver's */
-};
-
 struct http {
     uv_loop_t *loop; /* borrowed */
     struct lane *lanes[LANES_MAX];
     size_t n_lanes;
-    CURLSH *share; /* names and TLS sessions, for all lanes */
-    int depth;     /* > 0 while curl runs: it must not be called again */
-    /* All of curl's descriptors are in an epoll of their own, of which the loop takes a bounded
-     * number of events in a turn: libuv alone would serve 48 times 1,024 before it looks at its
-     * timers, and leases must be renewed. */
-    int epoll_fd;
-    uv_poll_t *poll; /* of epoll_fd */
-    struct watch *watches;
-    size_t n_watches; /* length of the array, which is indexed by descriptor */
+    CURLSH *share;           /* names and TLS sessions, for all lanes */
+    int depth;               /* > 0 while curl runs: it must not be called again */
+    struct watches *watches; /* curl's descriptors */
     CURL *idle[IDLE_HANDLES_MAX];
     size_t n_idle;
     LIST_HEAD(, http_call) calls;
@@ -71,7 +55,7 @@ struct http_call {
     struct http_headers response;
     struct http_callbacks callbacks;
     void *ctx;
-    bool sent, head_done, stopped, dead;
+    bool sent, again, head_done, stopped, dead; /* again: curl wanted to send it once more */
     char error[CURL_ERROR_SIZE];
     LIST_ENTRY(http_call) link;
 };
@@ -80,96 +64,53 @@ struct http_call {
 
 static void reap(struct lane *lane);
 
-static struct watch *watch_of(struct http *http, curl_socket_t fd)
-{
-    if ((size_t)fd >= http->n_watches) {
-        size_t n = (size_t)fd + 64 + http->n_watches / 2;
-        http->watches = mem_must_realloc(http->watches, n * sizeof *http->watches);
-        memset(http->watches + http->n_watches, 0, (n - http->n_watches) * sizeof *http->watches);
-        http->n_watches = n;
-    }
-    return &http->watches[fd];
-}
-
-static void watch_set(struct http *http, curl_socket_t fd, struct watch *watch, uint32_t events)
-{
-    struct epoll_event event = {.events = events, .data.fd = fd};
-    int how = events == 0 ? EPOLL_CTL_DEL : watch->watched != 0 ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (watch->watched == events)
-        return;
-    if (epoll_ctl(http->epoll_fd, how, fd, &event) != 0 && events != 0) /* it may be closed */
-        log_error("cannot watch a connection: %s", strerror(errno));
-    watch->watched = events;
-}
-
-/* curl tells what it wants to know of a descriptor. A connection that goes idle usually comes back
- * soon, so it stays watched for reading until something happens there: that saves two system calls
- * a request. */
+/* curl tells what it wants to know of a descriptor. */
 static int watch_socket(CURL *easy, curl_socket_t fd, int what, void *ctx, void *socket_ctx)
 {
     (void)easy, (void)socket_ctx;
     struct lane *lane = ctx;
-    struct watch *watch = watch_of(lane->http, fd);
-    watch->lane = lane;
-    watch->wanted = 0;
-    if (what == CURL_POLL_REMOVE) {
-        if (!watch->ours || watch->watched != EPOLLIN)
-            watch_set(lane->http, fd, watch, 0);
-        return 0;
-    }
-    watch->wanted = (what & CURL_POLL_IN ? (uint32_t)EPOLLIN : 0) |
-                    (what & CURL_POLL_OUT ? (uint32_t)EPOLLOUT : 0);
-    watch_set(lane->http, fd, watch, watch->wanted);
+    uint32_t events = 0;
+    if (what == CURL_POLL_IN || what == CURL_POLL_INOUT)
+        events |= EPOLLIN;
+    if (what == CURL_POLL_OUT || what == CURL_POLL_INOUT)
+        events |= EPOLLOUT;
+    watches_set(lane->http->watches, fd, events, lane);
     return 0;
 }
 
 static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
 {
     (void)purpose;
+    struct http *http = ctx;
     int fd = socket(address->family, address->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK,
                     address->protocol);
     if (fd < 0)
         return CURL_SOCKET_BAD;
-    *watch_of(ctx, fd) = (struct watch){.ours = true};
+    watches_begin(http->watches, fd);
     return fd;
 }
 
-/* The kernel takes it off the epoll by itself. */
 static int close_socket(void *ctx, curl_socket_t fd)
 {
-    *watch_of(ctx, fd) = (struct watch){0};
+    struct http *http = ctx;
+    watches_end(http->watches, fd);
     return close(fd);
 }
 
-static void descriptor_active(struct http *http, const struct epoll_event *event)
+static void socket_active(void *ctx, int fd, uint32_t events, void *owner)
 {
-    curl_socket_t fd = event->data.fd;
-    struct watch *watch = watch_of(http, fd);
-    if (watch->wanted == 0) { /* an idle connection that its server closes */
-        watch_set(http, fd, watch, 0);
-        return;
-    }
-    int mask = event->events & EPOLLERR ? CURL_CSELECT_ERR : 0;
-    if (event->events & (EPOLLIN | EPOLLHUP | EPOLLRDHUP))
+    struct http *http = ctx;
+    struct lane *lane = owner;
+    int mask = events & EPOLLERR ? CURL_CSELECT_ERR : 0;
+    if (events & (EPOLLIN | EPOLLHUP))
         mask |= CURL_CSELECT_IN;
-    if (event->events & EPOLLOUT)
+    if (events & EPOLLOUT)
         mask |= CURL_CSELECT_OUT;
-    struct lane *lane = watch->lane;
     int running;
     http->depth++;
     curl_multi_socket_action(lane->multi, fd, mask, &running);
     http->depth--;
     reap(lane);
-}
-
-static void descriptors_active(uv_poll_t *poll, int status, int events)
-{
-    (void)status, (void)events;
-    struct http *http = poll->data;
-    struct epoll_event ready[EVENTS_PER_TURN];
-    int n = epoll_wait(http->epoll_fd, ready, EVENTS_PER_TURN, 0);
-    for (int i = 0; i < n; i++)
-        descriptor_active(http, &ready[i]);
 }
 
 static int set_timer(CURLM *multi, long timeout_ms, void *ctx)
@@ -263,16 +204,16 @@ static size_t take_body(char *data, size_t size, size_t count, void *ctx)
     return CURL_WRITEFUNC_ERROR;
 }
 
-/* Before the request leaves. curl would send it again, up to five times and untold, when a connection
- * that was used before ends without an answer. But the server may have done its work: whether it is
- * asked again is for the queue to decide and to count. */
+/* Before the request leaves. curl would send it again, up to five times and untold, when a
+ * connection that was used before ends without an answer. But the server may have done its work:
+ * whether it is asked again is for the queue to decide and to count. */
 static int may_send(void *ctx, char *local_ip, char *remote_ip, int local_port, int remote_port)
 {
     (void)local_ip, (void)remote_ip, (void)local_port, (void)remote_port;
     struct http_call *call = ctx;
-    bool again = call->sent;
+    call->again = call->sent;
     call->sent = true;
-    return again ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
+    return call->again ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
 
 /* --- calls ----------------------------------------------------------------------------------- */
@@ -336,7 +277,7 @@ static void call_finish(struct http_call *call, CURLcode code)
     const char *why = "";
     if (end != HTTP_END_WELL)
         why = call->error[0] != '\0' ? call->error : curl_easy_strerror(code);
-    if (code == CURLE_ABORTED_BY_CALLBACK) /* may_send() */
+    if (call->again)
         why = "the server closed it without a word";
     LIST_REMOVE(call, link);
     LIST_INSERT_HEAD(&call->http->doomed, call, link); /* a cancel from now on changes nothing */
@@ -571,17 +512,12 @@ void http_figures(const struct http_call *call, struct http_figures *ret)
     *ret = (struct http_figures){
         .connect_ms = connects > 0 ? (double)connect_us / 1e3 : 0,
         .wait_ms = (double)pretransfer_us / 1e3,
-        .sent_bytes = sent,
+        .sent_bytes = call->again ? (int64_t)call->body_bytes : sent,
     };
 }
 
 /* --- all of it ---------------------------------------------------------------------------------
  */
-
-static void poll_closed(uv_handle_t *handle)
-{
-    free(handle);
-}
 
 static void http_free(struct http *http)
 {
@@ -589,29 +525,9 @@ static void http_free(struct http *http)
         lane_close(http->lanes[i]);
     if (http->share != NULL)
         curl_share_cleanup(http->share);
-    if (http->poll != NULL)
-        uv_close((uv_handle_t *)http->poll, poll_closed);
-    if (http->epoll_fd >= 0)
-        close(http->epoll_fd);
-    free(http->watches);
+    watches_close(&http->watches);
     free(http);
     curl_global_cleanup();
-}
-
-static int open_epoll(struct http *http)
-{
-    http->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    if (http->epoll_fd < 0)
-        return -errno;
-    uv_poll_t *poll = mem_must_zalloc(sizeof *poll);
-    int rc = uv_poll_init(http->loop, poll, http->epoll_fd);
-    if (rc != 0) {
-        free(poll);
-        return rc;
-    }
-    http->poll = poll;
-    poll->data = http;
-    return uv_poll_start(poll, UV_READABLE, descriptors_active);
 }
 
 int http_open(struct http **ret, uv_loop_t *loop, struct err *err)
@@ -622,7 +538,7 @@ int http_open(struct http **ret, uv_loop_t *loop, struct err *err)
     http->loop = loop;
     LIST_INIT(&http->calls);
     LIST_INIT(&http->doomed);
-    int rc = open_epoll(http);
+    int rc = watches_open(&http->watches, loop, socket_active, http);
     http->share = curl_share_init();
     if (rc == 0 && (http->share == NULL || lane_open(http) == NULL))
         rc = -ENOMEM;

@@ -6,15 +6,16 @@
 #include <unistd.h>
 
 #include "common/clock.h"
-#include "common/containers.h"
 #include "common/log.h"
 #include "common/paths.h"
 #include "common/peer.h"
 #include "common/queue.h"
 #include "common/task_id.h"
 #include "schemas/mem.h"
+#include "workers/accounts.h"
 #include "workers/arms.h"
 #include "workers/attempt.h"
+#include "workers/backlog.h"
 #include "workers/exchange.h"
 #include "workers/gpu.h"
 #include "workers/keys.h"
@@ -25,22 +26,6 @@
 #include "workers/spool.h"
 
 #define GIVE_BACK_MS 2000 /* after the drain: for the queue to take the failures */
-
-/* What a broker may still send. */
-struct account {
-    bool introduced;
-    int64_t credit; /* granted and not yet used */
-    int64_t owed;   /* to be granted with the loop's turn */
-};
-
-/* A dispatch that waits for a free place or for the provider's limits. */
-struct waiting {
-    char task[TASK_ID_SIZE];
-    char sub[SUB_ID_MAX + 1];
-    const struct arm *arm;
-    int broker;
-    STAILQ_ENTRY(waiting) link;
-};
 
 struct worker {
     uv_loop_t *loop;             /* borrowed */
@@ -64,9 +49,8 @@ struct worker {
     struct gpu *gpu;
     char *runtime_log;
     struct limiter limiter;
-    struct account *accounts; /* one per broker */
-    STAILQ_HEAD(, waiting) waiting;
-    size_t n_waiting;
+    struct accounts *accounts;
+    struct backlog *backlog;
     struct loop_timer *limit_timer, *drain_timer;
     uv_prepare_t *turn;     /* sends what is owed before the loop waits */
     uv_signal_t *reload;    /* SIGHUP */
@@ -78,22 +62,13 @@ struct worker {
 /* --- credit ------------------------------------------------------------------------------------
  */
 
-static int64_t n_introduced(const struct worker *worker)
-{
-    int64_t n = 0;
-    for (size_t i = 0; i < worker->config->n_brokers; i++)
-        n += worker->accounts[i].introduced;
-    return n;
-}
-
 static int64_t n_busy(const struct worker *worker)
 {
-    return (int64_t)(attempts_running(worker->attempts) + worker->n_waiting);
+    return (int64_t)(attempts_running(worker->attempts) + backlog_size(worker->backlog));
 }
 
 static void send_ready(struct worker *worker, int broker)
 {
-    struct account *account = &worker->accounts[broker];
     const char *names[ARMS_MAX];
     bool local = true;
     for (size_t i = 0; i < worker->arms.n; i++) {
@@ -109,7 +84,7 @@ static void send_ready(struct worker *worker, int broker)
                                   .provider = worker->self->provider,
                                   .arms = names,
                                   .n_arms = worker->arms.n,
-                                  .credit = account->credit,
+                                  .credit = accounts_credit(worker->accounts, broker),
                                   .concurrency = worker->self->concurrency,
                                   .running = n_busy(worker),
                                   .gpu = worker->self->gpu,
@@ -120,35 +95,23 @@ static void send_ready(struct worker *worker, int broker)
         log_debug("broker %d was not reached: %s", broker, strerror(-rc));
 }
 
-/* Divides the free places among the brokers anew. Each gets one at least: what then comes too much
- * waits here. */
+/* Tells all brokers what they may send from now on. */
 static void introduce_all(struct worker *worker)
 {
-    int64_t n = n_introduced(worker);
-    int64_t free_places = worker->self->concurrency - n_busy(worker);
-    for (size_t i = 0; i < worker->config->n_brokers; i++) {
-        struct account *account = &worker->accounts[i];
-        if (!account->introduced)
-            continue;
-        account->owed = 0;
-        account->credit = free_places > 0 ? (free_places + n - 1) / n : 0;
-        if (!worker->healthy || worker->draining)
-            account->credit = 0;
-        send_ready(worker, (int)i);
-    }
+    bool open = worker->healthy && !worker->draining;
+    accounts_divide(worker->accounts, open ? worker->self->concurrency - n_busy(worker) : 0);
+    for (int i = 0; i < peer_brokers(worker->peer); i++)
+        if (accounts_introduced(worker->accounts, i))
+            send_ready(worker, i);
 }
 
 static void grant_owed(struct worker *worker)
 {
-    for (size_t i = 0; i < worker->config->n_brokers; i++) {
-        struct account *account = &worker->accounts[i];
-        if (!account->introduced || account->owed == 0)
-            continue;
-        struct message message = {.type = MESSAGE_credit, .credit = {.grant = account->owed}};
-        if (peer_send(worker->peer, (int)i, &message) != 0)
-            continue; /* the next turn or beat tries again */
-        account->credit += account->owed;
-        account->owed = 0;
+    for (int i = 0; i < peer_brokers(worker->peer); i++) {
+        int64_t owed = accounts_owed(worker->accounts, i);
+        struct message message = {.type = MESSAGE_credit, .credit = {.grant = owed}};
+        if (owed > 0 && peer_send(worker->peer, i, &message) == 0)
+            accounts_pay(worker->accounts, i); /* else the next turn or beat tries again */
     }
 }
 
@@ -159,16 +122,12 @@ static void turn_ends(uv_prepare_t *turn)
     grant_owed(worker);
 }
 
-/* A place is free again. It goes to the broker that used it, or to another when that one is gone.
- */
 static void owe(struct worker *worker, int broker)
 {
     if (!worker->healthy || worker->draining || worker->peer == NULL)
         return;
-    for (size_t i = 0; i < worker->config->n_brokers && !worker->accounts[broker].introduced; i++)
-        if (worker->accounts[i].introduced)
-            broker = (int)i;
-    if (worker->accounts[broker].owed++ == 0)
+    accounts_owe(worker->accounts, broker);
+    if (!uv_is_active((const uv_handle_t *)worker->turn))
         uv_prepare_start(worker->turn, turn_ends);
 }
 
@@ -186,8 +145,8 @@ static void check_drained(struct worker *worker)
 /* Starts what waits, as far as there is room. */
 static void pump(struct worker *worker)
 {
-    struct waiting *waiting;
-    while ((waiting = STAILQ_FIRST(&worker->waiting)) != NULL &&
+    struct backlog_item item;
+    while (backlog_size(worker->backlog) > 0 &&
            (int64_t)attempts_running(worker->attempts) < worker->self->concurrency) {
         int64_t delay_ms = limiter_delay_ms(&worker->limiter, clock_ms());
         if (delay_ms > 0) {
@@ -195,11 +154,8 @@ static void pump(struct worker *worker)
             return;
         }
         limiter_request(&worker->limiter);
-        STAILQ_REMOVE_HEAD(&worker->waiting, link);
-        worker->n_waiting--;
-        attempts_start(worker->attempts, waiting->task, waiting->sub, waiting->arm,
-                       waiting->broker);
-        free(waiting);
+        backlog_pop(worker->backlog, &item);
+        attempts_start(worker->attempts, item.task, item.sub, item.arm, item.broker);
     }
 }
 
@@ -217,22 +173,10 @@ static void attempt_ended(void *ctx, int broker, int64_t tokens)
     check_drained(worker);
 }
 
-static void drop_waiting(struct worker *worker)
-{
-    struct waiting *waiting;
-    while ((waiting = STAILQ_FIRST(&worker->waiting)) != NULL) {
-        STAILQ_REMOVE_HEAD(&worker->waiting, link);
-        free(waiting);
-    }
-    worker->n_waiting = 0;
-}
-
 static void on_dispatch(struct worker *worker, int broker, const struct message *message)
 {
     const struct msg_dispatch *dispatch = &message->dispatch;
-    struct account *account = &worker->accounts[broker];
-    if (account->credit > 0)
-        account->credit--;
+    accounts_spend(worker->accounts, broker);
     if (worker->draining)
         return; /* never claimed: it is offered again */
     const struct arm *arm = arms_find(&worker->arms, dispatch->arm);
@@ -242,29 +186,16 @@ static void on_dispatch(struct worker *worker, int broker, const struct message 
         owe(worker, broker);
         return;
     }
-    struct waiting *waiting = mem_must_zalloc(sizeof *waiting);
-    *waiting = (struct waiting){.arm = arm, .broker = broker};
-    strcpy(waiting->task, dispatch->task);
-    strcpy(waiting->sub, dispatch->sub);
-    STAILQ_INSERT_TAIL(&worker->waiting, waiting, link);
-    worker->n_waiting++;
+    backlog_push(worker->backlog, dispatch->task, dispatch->sub, arm, broker);
     pump(worker);
 }
 
 static void on_cancel(struct worker *worker, int broker, const struct message *message)
 {
     const struct msg_cancel *cancel = &message->cancel;
-    struct waiting *waiting, *next;
-    for (waiting = STAILQ_FIRST(&worker->waiting); waiting != NULL; waiting = next) {
-        next = STAILQ_NEXT(waiting, link);
-        if (strcmp(waiting->task, cancel->task) != 0 ||
-            (cancel->sub[0] != '\0' && strcmp(waiting->sub, cancel->sub) != 0))
-            continue;
-        STAILQ_REMOVE(&worker->waiting, waiting, waiting, link);
-        worker->n_waiting--;
-        owe(worker, waiting->broker);
-        free(waiting);
-    }
+    struct backlog_item item;
+    while (backlog_remove(worker->backlog, cancel->task, cancel->sub, &item))
+        owe(worker, item.broker);
     (void)broker;
     attempts_cancel(worker->attempts, cancel->task, cancel->sub);
 }
@@ -293,7 +224,7 @@ static void tell_ready(struct worker *worker)
 static void introduce(void *ctx, int broker)
 {
     struct worker *worker = ctx;
-    worker->accounts[broker].introduced = true;
+    accounts_introduce(worker->accounts, broker);
     introduce_all(worker);
 }
 
@@ -311,7 +242,7 @@ static void welcome(void *ctx, int broker, const struct msg_welcome *message)
 static void lost(void *ctx, int broker)
 {
     struct worker *worker = ctx;
-    worker->accounts[broker] = (struct account){0};
+    accounts_lose(worker->accounts, broker);
     log_warn("the broker at %s is silent", worker->config->brokers[broker]);
     introduce_all(worker);
 }
@@ -334,13 +265,9 @@ static void fill_beat(void *ctx, struct msg_beat *beat)
 {
     struct worker *worker = ctx;
     struct gpu_usage usage = gpu_usage(worker->gpu);
-    int64_t credit = INT64_MAX;
     grant_owed(worker);
-    for (size_t i = 0; i < worker->config->n_brokers; i++)
-        if (worker->accounts[i].introduced && worker->accounts[i].credit < credit)
-            credit = worker->accounts[i].credit; /* no broker may think that it has more */
     beat->running = n_busy(worker);
-    beat->credit = credit != INT64_MAX ? credit : 0;
+    beat->credit = accounts_least(worker->accounts);
     beat->gpu_memory_used = usage.memory_used;
     beat->gpu_memory_total = usage.memory_total;
     beat->gpu_utilization = usage.utilization;
@@ -537,8 +464,8 @@ int worker_open(struct worker **ret, uv_loop_t *loop, const struct worker_option
     worker->config = options->config;
     worker->ready_fd = options->ready_fd;
     worker->drain_ms = options->drain_ms;
-    STAILQ_INIT(&worker->waiting);
-    worker->accounts = mem_must_zalloc((worker->config->n_brokers + 1) * sizeof(struct account));
+    worker->accounts = accounts_new((int)worker->config->n_brokers);
+    worker->backlog = backlog_new();
     boot_nonce_make(worker->boot);
     int rc = find_self(worker, options->name, err);
     if (rc == 0)
@@ -614,7 +541,8 @@ void worker_stop(struct worker *worker)
     log_info("worker %s stops: %zu attempts run", worker->self->name,
              attempts_running(worker->attempts));
     worker->draining = true;
-    drop_waiting(worker);
+    backlog_free(&worker->backlog); /* never claimed: it is offered again */
+    worker->backlog = backlog_new();
     say_bye(worker);
     worker->drain_timer = loop_timer_new(worker->loop, drain_over, worker);
     loop_timer_start(worker->drain_timer, worker->drain_ms, 0);
@@ -659,9 +587,9 @@ void worker_close(struct worker **worker_ptr)
         uv_close((uv_handle_t *)worker->reload, handle_closed);
     if (worker->ready_fd >= 0)
         close(worker->ready_fd);
-    drop_waiting(worker);
+    backlog_free(&worker->backlog);
     arms_release(&worker->arms);
     free(worker->runtime_log);
-    free(worker->accounts);
+    accounts_free(&worker->accounts);
     free(worker);
 }

@@ -1,0 +1,100 @@
+#include "workers/accounts.h"
+
+#include <stdlib.h>
+
+#include "schemas/mem.h"
+
+struct account {
+    bool introduced;
+    int64_t credit; /* granted and not yet used */
+    int64_t owed;   /* to be granted */
+};
+
+struct accounts {
+    int n;
+    struct account list[];
+};
+
+struct accounts *accounts_new(int n_brokers)
+{
+    struct accounts *accounts =
+        mem_must_zalloc(sizeof *accounts + (size_t)n_brokers * sizeof *accounts->list);
+    accounts->n = n_brokers;
+    return accounts;
+}
+
+void accounts_free(struct accounts **accounts)
+{
+    free(*accounts);
+    *accounts = NULL;
+}
+
+void accounts_introduce(struct accounts *accounts, int broker)
+{
+    accounts->list[broker].introduced = true;
+}
+
+void accounts_lose(struct accounts *accounts, int broker)
+{
+    accounts->list[broker] = (struct account){0};
+}
+
+bool accounts_introduced(const struct accounts *accounts, int broker)
+{
+    return accounts->list[broker].introduced;
+}
+
+void accounts_divide(struct accounts *accounts, int64_t free_places)
+{
+    int64_t n = 0;
+    for (int i = 0; i < accounts->n; i++)
+        n += accounts->list[i].introduced;
+    for (int i = 0; i < accounts->n; i++) {
+        struct account *account = &accounts->list[i];
+        account->owed = 0;
+        account->credit = account->introduced && free_places > 0 ? (free_places + n - 1) / n : 0;
+    }
+}
+
+int64_t accounts_credit(const struct accounts *accounts, int broker)
+{
+    return accounts->list[broker].credit;
+}
+
+void accounts_spend(struct accounts *accounts, int broker)
+{
+    if (accounts->list[broker].credit > 0)
+        accounts->list[broker].credit--;
+}
+
+void accounts_owe(struct accounts *accounts, int broker)
+{
+    for (int i = 0; i < accounts->n && !accounts->list[broker].introduced; i++)
+        if (accounts->list[i].introduced)
+            broker = i;
+    accounts->list[broker].owed++;
+}
+
+int64_t accounts_owed(const struct accounts *accounts, int broker)
+{
+    const struct account *account = &accounts->list[broker];
+    return account->introduced ? account->owed : 0;
+}
+
+void accounts_pay(struct accounts *accounts, int broker)
+{
+    struct account *account = &accounts->list[broker];
+    account->credit += account->owed;
+    account->owed = 0;
+}
+
+int64_t accounts_least(const struct accounts *accounts)
+{
+    int64_t least = -1;
+    for (int i = 0; i < accounts->n; i++) {
+        const struct account *account = &accounts->list[i];
+        if (account->introduced && (least < 0 || account->credit < least))
+            least = account->credit;
+    }
+    return least > 0 ? least : 0;
+}

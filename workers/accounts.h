@@ -1,0 +1,34 @@
+/* Credit: how many subtasks each broker may still send, so that all of them together send no more
+ * than there are places. */
+#ifndef WORKERS_ACCOUNTS_H
+#define WORKERS_ACCOUNTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct accounts;
+
+struct accounts *accounts_new(int n_brokers);
+void accounts_free(struct accounts **accounts); /* accepts NULL */
+
+void accounts_introduce(struct accounts *accounts, int broker); /* the broker knows us */
+void accounts_lose(struct accounts *accounts, int broker);      /* it is silent */
+bool accounts_introduced(const struct accounts *accounts, int broker);
+
+/* Divides the free places anew among the brokers that know us; nothing is owed any more. Each gets
+ * at least one while there is any: what then comes too much has to wait in the worker. */
+void accounts_divide(struct accounts *accounts, int64_t free_places);
+int64_t accounts_credit(const struct accounts *accounts, int broker);
+/* A dispatch has come. */
+void accounts_spend(struct accounts *accounts, int broker);
+/* A place is free again: it is owed to the broker that used it, or to another when that one is
+ * gone. */
+void accounts_owe(struct accounts *accounts, int broker);
+/* What is to be granted now; 0 for a broker that does not know us. */
+int64_t accounts_owed(const struct accounts *accounts, int broker);
+/* It was granted. */
+void accounts_pay(struct accounts *accounts, int broker);
+/* The least credit of any broker that knows us: none of them may believe that it has more. */
+int64_t accounts_least(const struct accounts *accounts);
+
+#endif
