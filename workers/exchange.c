@@ -96,7 +96,8 @@ static void conclude(struct exchange *exchange)
                             "the answer ended without its finish signal");
     if (reply->error != CLASS_NONE && reply->retry_after_ms < 0)
         reply->retry_after_ms = exchange->asked_delay_ms;
-    key_scrub(exchange->key, reply->error_text);
+    key_scrub(exchange->key, reply->model); /* names that a server makes up are kept, too */
+    key_scrub(exchange->key, reply->request_id);
     double ttft_ms =
         exchange->first_ms > 0 ? exchange->first_ms - exchange->started_ms - figures.wait_ms : -1;
     struct exchange_report report = {
@@ -418,6 +419,7 @@ int exchange_start(struct exchange **ret, struct exchanges *exchanges,
     uv_update_time(exchanges->loop);
     exchange->begun_ms = exchange->heard_ms = (int64_t)uv_now(exchanges->loop);
     provider_reply_init(&exchange->reply);
+    exchange->reply.key = exchange->key;
     LIST_INSERT_HEAD(&exchanges->list, exchange, link);
     exchanges->running++;
     if (options->provider->build == NULL) {

@@ -97,6 +97,7 @@ static const struct {
     {400, 429, "credit balance is too low", CLASS_QUOTA},
     {400, 429, "specified API usage limits", CLASS_QUOTA},
     {400, 429, "monthly included credits", CLASS_QUOTA},
+    {429, 429, "usage limit, upgrade", CLASS_QUOTA}, /* Ollama's cloud: per week or session */
     {400, 429, "NOT_ENOUGH_BALANCE", CLASS_QUOTA},
     {413, 429, "request too large", CLASS_CONTEXT_TOO_LONG}, /* over the per-minute limit */
     {400, 500, "context length", CLASS_CONTEXT_TOO_LONG},
@@ -118,6 +119,18 @@ static const struct {
     {500, 500, "requires more system memory", CLASS_BAD_REQUEST}, /* Ollama: never fits */
     {400, 500, "does not support", CLASS_BAD_REQUEST},
     {0, 599, "unexpected endpoint or method", CLASS_BAD_RESPONSE}, /* LM Studio, with 200 */
+};
+
+/* Phrases for errors that name neither a status nor a known word: some servers put plain sentences
+ * into their streams. */
+static const struct {
+    const char *phrase;
+    enum error_class class_;
+} general_phrases[] = {
+    {"too many requests", CLASS_RATE_LIMITED},
+    {"rate limit", CLASS_RATE_LIMITED},
+    {"overloaded", CLASS_OVERLOADED},
+    {"is busy", CLASS_OVERLOADED},
 };
 
 /* The first row that holds the status. */
@@ -281,6 +294,9 @@ static enum error_class class_by_text(const struct failure *failure)
     for (size_t i = 0; status == 0 && i < COUNT(general_words); i++)
         if (says(failure, general_words[i].word))
             return general_words[i].class_;
+    for (size_t i = 0; status == 0 && i < COUNT(general_phrases); i++)
+        if (has_phrase(failure->message, general_phrases[i].phrase))
+            return general_phrases[i].class_;
     return CLASS_NONE;
 }
 

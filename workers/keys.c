@@ -17,6 +17,10 @@
 
 extern char **environ;
 
+/* A beginning of a key that is taken for its rest cut off: anywhere, and at the end of a text. */
+#define KEY_PART 8
+#define KEY_PART_CUT 4
+
 struct key {
     size_t refs;
     size_t len;
@@ -45,17 +49,33 @@ void key_drop(struct key **key_ptr)
     free(key);
 }
 
+/* How many bytes at `at` are the key or such a beginning of it as a cut may leave. */
+static size_t key_part(const struct key *key, const char *at)
+{
+    size_t same = 0;
+    while (same < key->len && at[same] == key->value[same])
+        same++;
+    bool cut = at[same] == '\0' || strncmp(at + same, "...", 3) == 0;
+    return same == key->len || same >= (cut ? KEY_PART_CUT : KEY_PART) ? same : 0;
+}
+
 void key_scrub(const struct key *key, char *text)
 {
     if (key == NULL || key->len == 0)
         return;
-    for (char *at = text; (at = strstr(at, key->value)) != NULL;) {
-        size_t rest = strlen(at + key->len);
-        size_t stars = key->len < 3 ? key->len : 3;
-        memset(at, '*', stars);
-        memmove(at + stars, at + key->len, rest + 1);
-        at += stars;
+    char *to = text;
+    for (const char *from = text; *from != '\0';) {
+        size_t part = key_part(key, from);
+        size_t stars = part < 3 ? part : 3;
+        if (part == 0) {
+            *to++ = *from++;
+            continue;
+        }
+        memset(to, '*', stars); /* never longer than what it replaces */
+        to += stars;
+        from += part;
     }
+    *to = '\0';
 }
 
 /* --- sources ---------------------------------------------------------------------------------- */

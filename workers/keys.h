@@ -16,7 +16,8 @@ struct key;
 const char *key_value(const struct key *key); /* NULL for a NULL key */
 struct key *key_keep(struct key *key);        /* one more reference; accepts NULL */
 void key_drop(struct key **key);              /* accepts NULL */
-/* Replaces every occurrence of the value in the text by ***, in place; accepts NULL keys. */
+/* Replaces every occurrence of the value in the text by ***, in place, and so its beginning where
+ * the text was cut; accepts NULL keys. */
 void key_scrub(const struct key *key, char *text);
 
 /* Reads one source: "env:NAME", "file:PATH" (its first line) or "cmd:COMMAND" (first line that

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "workers/keys.h"
 #include "workers/utf8.h"
 
 const char *finish_name(enum finish finish)
@@ -65,8 +66,8 @@ static size_t key_at(const char *text)
     return 0;
 }
 
-/* Puts *** in the place of everything that looks like a key. The worker also replaces its own key
- * by value: this is the second lock on the same door. */
+/* Puts *** in the place of everything that looks like a key. The worker's own key was replaced by
+ * value before: this is the second lock on the same door. */
 static void mask_keys(char *text)
 {
     char *to = text;
@@ -94,6 +95,7 @@ void provider_reply_fail(struct provider_reply *reply, enum error_class class_, 
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    key_scrub(reply->key, text); /* before anything else could leave only a part of it */
     mask_keys(text);
     utf8_excerpt(reply->error_text, sizeof reply->error_text, text, strlen(text));
     reply->error = class_;

@@ -49,8 +49,11 @@ struct provider_request {
 };
 void provider_request_release(struct provider_request *request);
 
+struct key;
+
 /* What has been understood so far. The driver zeroes it with provider_reply_init(). */
 struct provider_reply {
+    const struct key *key; /* borrowed: what no text for people may show; NULL: none */
     struct buf text;
     struct buf reasoning;
     enum finish finish;

@@ -93,9 +93,9 @@ static void scrubbing_replaces_every_occurrence(void **state)
     setenv("TEST_KEY", "sk-12345", 1);
     struct key *key = NULL;
     assert_int_equal(key_read(&key, "env:TEST_KEY", NULL), 0);
-    char text[] = "key sk-12345 (sk-12345sk-12345) is wrong: sk-1234";
+    char text[] = "key sk-12345 (sk-12345sk-12345) is wrong, not sk-1234";
     key_scrub(key, text);
-    assert_string_equal(text, "key *** (******) is wrong: sk-1234");
+    assert_string_equal(text, "key *** (******) is wrong, not ***");
     key_scrub(NULL, text);
     key_drop(&key);
     setenv("TEST_KEY", "ab", 1);
@@ -103,6 +103,33 @@ static void scrubbing_replaces_every_occurrence(void **state)
     char shorter[] = "ab cab";
     key_scrub(key, shorter);
     assert_string_equal(shorter, "** c**");
+    key_drop(&key);
+}
+
+static void what_a_cut_leaves_of_a_key_is_replaced_too(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *scrubbed;
+    } cases[] = {
+        {"no such key: Secret/0", "no such key: ***"},
+        {"no such key: Secr", "no such key: ***"},
+        {"no such key: Sec", "no such key: Sec"}, /* might be any word */
+        {"no such key: Secret/012...", "no such key: ***..."},
+        {"Secret/0: no such key", "***: no such key"},
+        {"Secrets are Secret", "Secrets are ***"},
+        {"SecSecret/0123456789Secret/0", "Sec******"},
+        {"", ""},
+    };
+    setenv("TEST_KEY", "Secret/0123456789", 1);
+    struct key *key = NULL;
+    assert_int_equal(key_read(&key, "env:TEST_KEY", NULL), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[64];
+        strcpy(text, cases[i].text);
+        key_scrub(key, text);
+        assert_string_equal(text, cases[i].scrubbed);
+    }
     key_drop(&key);
 }
 
@@ -187,6 +214,7 @@ int main(void)
         cmocka_unit_test(a_command_that_goes_on_after_its_line_is_ended),
         cmocka_unit_test(keys_that_would_break_a_header_are_refused_and_not_shown),
         cmocka_unit_test(scrubbing_replaces_every_occurrence),
+        cmocka_unit_test(what_a_cut_leaves_of_a_key_is_replaced_too),
         cmocka_unit_test(keys_of_a_pool_take_turns_and_missing_ones_are_left_out),
         cmocka_unit_test(a_reload_takes_new_values_and_keeps_old_ones_that_fail),
     };
