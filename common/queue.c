@@ -179,18 +179,30 @@ struct queue_args *queue_begin(struct queue *queue, const char *task)
     return &queue->args;
 }
 
-/* Writes the keys that the script names into `keys`; returns how many. */
-static int make_keys(const char *names, const char *task, char (*keys)[QUEUE_KEY_SIZE])
+int queue_keys(enum queue_script script, const char *task, char (*ret)[QUEUE_KEY_SIZE])
 {
-    int n = 0, shard = task_shard(task);
-    for (const char *at = names; *at != '\0'; at += strspn(at, " ")) {
+    static const char *const names[SCRIPT_COUNT] = {
+#define X(name, keys) keys,
+        QUEUE_SCRIPTS(X)
+#undef X
+    };
+    char prefix[24];
+    int n = 0;
+    size_t prefix_len = (size_t)snprintf(prefix, sizeof prefix, "orch:{s%d}:", task_shard(task));
+    size_t task_len = strnlen(task, QUEUE_KEY_SIZE - sizeof prefix - 16);
+    for (const char *at = names[script]; *at != '\0'; at += strspn(at, " ")) {
         size_t len = strcspn(at, " ");
-        if (is_task_key(at, len))
-            snprintf(keys[n], QUEUE_KEY_SIZE, "orch:{s%d}:%.*s:%s", shard, (int)len, at, task);
-        else
-            snprintf(keys[n], QUEUE_KEY_SIZE, "orch:{s%d}:%.*s", shard, (int)len, at);
+        char *key = ret[n++];
+        memcpy(key, prefix, prefix_len);
+        memcpy(key += prefix_len, at, len);
+        key += len;
+        if (is_task_key(at, len)) {
+            *key++ = ':';
+            memcpy(key, task, task_len);
+            key += task_len;
+        }
+        *key = '\0';
         at += len;
-        n++;
     }
     return n;
 }
@@ -212,12 +224,8 @@ static struct arrays arrays_make(const struct queue_args *args, char (*head)[QUE
         arrays.argv[i] = head[i];
         arrays.lens[i] = strlen(head[i]);
     }
-    for (size_t i = 0; i < args->n; i++) {
-        const struct queue_arg *arg = &args->items[i];
-        const char *own = args->text.data != NULL ? args->text.data + arg->offset : "";
-        arrays.argv[(size_t)n_head + i] = arg->data != NULL ? arg->data : own;
-        arrays.lens[(size_t)n_head + i] = arg->len;
-    }
+    for (size_t i = 0; i < args->n; i++)
+        arrays.argv[(size_t)n_head + i] = queue_arg(args, i, &arrays.lens[(size_t)n_head + i]);
     return arrays;
 }
 
@@ -230,13 +238,13 @@ static void arrays_release(struct arrays *arrays)
 void queue_run(struct queue *queue, enum queue_script script, const char *task, redis_reply_fn *fn,
                void *ctx)
 {
-    static const char *const names[SCRIPT_COUNT] = {
-#define X(name, keys) keys,
-        QUEUE_SCRIPTS(X)
-#undef X
-    };
-    char keys[16][QUEUE_KEY_SIZE];
-    int n_keys = make_keys(names[script], task, keys);
+    if (script < QUEUE_BATCH_COUNT) {
+        queue_batch_add(queue, script, task, fn, ctx);
+        return;
+    }
+    queue_batch_flush(queue);
+    char keys[QUEUE_KEYS_MAX][QUEUE_KEY_SIZE];
+    int n_keys = queue_keys(script, task, keys);
     struct arrays arrays = arrays_make(&queue->args, keys, n_keys);
     redis_eval(queue->redis, queue_script(script), fn, ctx, n_keys, arrays.n, arrays.argv,
                arrays.lens);
@@ -316,12 +324,29 @@ void queue_args_str(struct queue_args *args, const char *text)
     queue_args_bytes(args, text, text != NULL ? strlen(text) : 0);
 }
 
+const char *queue_arg(const struct queue_args *args, size_t at, size_t *ret_len)
+{
+    const struct queue_arg *arg = &args->items[at];
+    *ret_len = arg->len;
+    if (arg->data != NULL)
+        return arg->data;
+    return args->text.data != NULL ? args->text.data + arg->offset : "";
+}
+
 /* buf's failure is out of memory: the program ends, as with mem_must_*(). */
 static void own(struct queue_args *args, size_t offset)
 {
     if (args->text.failed)
         abort();
     add(args, (struct queue_arg){.offset = offset, .len = args->text.len - offset});
+}
+
+void queue_args_copy(struct queue_args *args, const char *data, size_t len)
+{
+    size_t offset = args->text.len;
+    if (len > 0)
+        buf_add(&args->text, data, len);
+    own(args, offset);
 }
 
 void queue_args_printf(struct queue_args *args, const char *format, ...)
@@ -351,6 +376,11 @@ static char *copy(const char *text)
     return text != NULL ? mem_must_strdup(text) : NULL;
 }
 
+static void turn_ends(void *ctx)
+{
+    queue_batch_flush(ctx);
+}
+
 int queue_open(struct queue **ret, uv_loop_t *loop, const struct redis_options *options,
                const struct redis_callbacks *callbacks, void *ctx, struct err *err)
 {
@@ -366,6 +396,7 @@ int queue_open(struct queue **ret, uv_loop_t *loop, const struct redis_options *
     queue->options.host = copy(options->host);
     queue->options.user = copy(options->user);
     queue->options.password = copy(options->password);
+    redis_on_turn(redis, turn_ends, queue);
     *ret = queue;
     return 0;
 }
@@ -377,6 +408,7 @@ void queue_close(struct queue **ret)
     if (queue == NULL)
         return;
     queue_follow_close(&queue->follow);
+    queue_batch_close(queue);
     redis_close(&queue->redis);
     queue_args_release(&queue->args);
     free(queue->options.socket);

@@ -9,7 +9,7 @@
 #include "common/log.h"
 #include "schemas/mem.h"
 
-#define BATCH "500"     /* entries of one shard in one answer */
+#define BATCH "100"     /* entries of one shard in one answer; each can be many events */
 #define BLOCK_MS "3000" /* below what the client takes for a dead server */
 #define DAMAGED_LOG_MS 1000
 
@@ -29,12 +29,12 @@ struct queue_follow {
 
 static void read_more(struct queue_follow *follow);
 
-/* Delivers one entry, which can be several events. */
+/* Delivers one of an entry's events, which can stand for more of them. */
 static void deliver(struct queue_follow *follow, int shard, const struct redis_value *value,
-                    const bool *closed)
+                    size_t at, const bool *closed)
 {
     struct queue_entry *entry = &follow->entry;
-    if (!queue_entry_parse(entry, shard, value)) {
+    if (!queue_entry_parse(entry, shard, value, at)) {
         follow->damaged++;
         int64_t now = clock_ms();
         if (follow->damaged_told_ms == 0 || now - follow->damaged_told_ms >= DAMAGED_LOG_MS) {
@@ -79,7 +79,8 @@ static void deliver_shard(struct queue_follow *follow, const struct redis_value 
         const struct redis_value *entry = redis_at(entries, i);
         const char *id = redis_str(redis_at(entry, 0), NULL);
         snprintf(follow->seen[shard], sizeof follow->seen[shard], "%.40s", id);
-        deliver(follow, shard, entry, closed);
+        for (size_t at = 0; at < queue_entry_events(entry) && !*closed; at++)
+            deliver(follow, shard, entry, at, closed);
     }
 }
 

@@ -211,7 +211,10 @@ static void outbox_answered(void *ctx, const struct redis_value *value)
         const char *id = redis_str(redis_at(redis_at(value, i), 0), NULL);
         char text[256];
         snprintf(last, sizeof last, "(%.48s", id);
-        if (queue_entry_parse(entry, source->shard, redis_at(value, i)))
+        size_t at = 0, n = queue_entry_events(redis_at(value, i));
+        while (at < n && queue_entry_parse(entry, source->shard, redis_at(value, i), at))
+            at++;
+        if (at == n)
             continue;
         snprintf(text, sizeof text, "entry %.48s of the outbox of shard %d is not readable", id,
                  source->shard);

@@ -7,14 +7,19 @@
 
 /* --- scripts ------------------------------------------------------------------------------ */
 
-/* X(name, names of its keys in order). A key `x` is x_key in Lua, and in Redis what
- * queue_task_key() or queue_shard_key() make of it. */
-#define QUEUE_SCRIPTS(X)                                                                           \
-    X(submit, "task data ready tasks fin ev")                                                      \
-    X(expand, "task data ready fin ev log")                                                        \
+/* Scripts that take many calls at once (queue_batch.c), in the order in which a subtask needs them.
+ */
+#define QUEUE_BATCHES(X)                                                                           \
+    X(submit, "task data ready tasks ev")                                                          \
     X(claim, "task data ready lease log")                                                          \
+    X(commit, "task data ready lease fin ev log")
+
+/* X(name, names of its keys in order). A key `x` is x_key in Lua, and in Redis what
+ * queue_task_key() or queue_shard_key() make of it. Those of QUEUE_BATCHES come first. */
+#define QUEUE_SCRIPTS(X)                                                                           \
+    QUEUE_BATCHES(X)                                                                               \
+    X(expand, "task data ready fin ev log")                                                        \
     X(renew, "task lease")                                                                         \
-    X(commit, "task data ready lease fin ev log")                                                  \
     X(fail, "task data ready lease delay held dead fin ev log")                                    \
     X(promote, "task data ready delay ev log")                                                     \
     X(hold, "task ready held log")                                                                 \
@@ -37,6 +42,7 @@ enum queue_script {
 #undef X
         SCRIPT_COUNT
 };
+#define QUEUE_BATCH_COUNT (SCRIPT_commit + 1)
 
 /* The script with its libraries; lives as long as the process. */
 struct redis_script *queue_script(enum queue_script script);
@@ -52,6 +58,11 @@ struct redis_script *queue_script(enum queue_script script);
 void queue_shard_key(char ret[QUEUE_KEY_SIZE], int shard, const char *name);
 /* orch:{s<shard of task>}:<name>:<task> */
 void queue_task_key(char ret[QUEUE_KEY_SIZE], const char *task, const char *name);
+
+/* Most keys of one script. */
+#define QUEUE_KEYS_MAX 16
+/* Writes the keys that the script names; returns how many. */
+int queue_keys(enum queue_script script, const char *task, char (*ret)[QUEUE_KEY_SIZE]);
 
 /* --- calls -------------------------------------------------------------------------------- */
 
@@ -69,23 +80,38 @@ void queue_args_clear(struct queue_args *args);
 void queue_args_release(struct queue_args *args);
 void queue_args_bytes(struct queue_args *args, const char *data, size_t len);
 void queue_args_str(struct queue_args *args, const char *text);
+void queue_args_copy(struct queue_args *args, const char *data, size_t len);
 void queue_args_printf(struct queue_args *args, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 /* A name that becomes a word of a stored line: blanks and control characters are replaced, and the
  * empty name is "-". */
 void queue_args_word(struct queue_args *args, const char *text);
 
+const char *queue_arg(const struct queue_args *args, size_t at, size_t *ret_len);
+
+struct queue_batch;
+
 struct queue {
     uv_loop_t *loop;
     struct redis *redis;
-    struct redis_options options; /* for further connections */
-    struct queue_args args;       /* of the call that is being made */
-    struct queue_follow *follow;  /* NULL: queue_follow() was not called */
+    struct redis_options options;                   /* for further connections */
+    struct queue_args args;                         /* of the call that is being made */
+    struct queue_follow *follow;                    /* NULL: queue_follow() was not called */
+    struct queue_batch *batches[QUEUE_BATCH_COUNT]; /* being filled; NULL: empty */
+    struct queue_batch *answering;                  /* its callbacks are being called, or NULL */
 };
+
+/* Adds the arguments in queue->args to the batch of the script. */
+void queue_batch_add(struct queue *queue, enum queue_script script, const char *task,
+                     redis_reply_fn *fn, void *ctx);
+/* Sends what is in the batches: with the loop's turn, and before every other call. */
+void queue_batch_flush(struct queue *queue);
+/* Answers everything that is not yet sent or not yet told with CLOSED. Before the client closes. */
+void queue_batch_close(struct queue *queue);
 
 /* Starts the arguments of a script of that task: its keys' turn comes in queue_run(). */
 struct queue_args *queue_begin(struct queue *queue, const char *task);
-/* Sends the script; task is the one of queue_begin(). */
+/* Sends the script, or adds the call to its batch; task is the one of queue_begin(). */
 void queue_run(struct queue *queue, enum queue_script script, const char *task, redis_reply_fn *fn,
                void *ctx);
 /* The same for a script whose answer is a status. */
@@ -143,7 +169,7 @@ bool queue_word_copy(char *ret, size_t size, const struct queue_word *word);
 /* Value of a field in a flat array of fields and values; NIL when it is not there. */
 const struct redis_value *queue_field(const struct redis_value *flat, const char *name);
 
-/* Storage of a decoded outbox entry. */
+/* Storage of a decoded event of an outbox entry. */
 struct queue_entry {
     struct queue_event event; /* points into this and the reply */
     bool submitted_first;     /* a SUBMITTED event comes before it */
@@ -151,8 +177,11 @@ struct queue_entry {
     char id[48], task[64], sub[80], error_class[64];
     char text[2048];
 };
-/* False when the entry is damaged. value: [id, [field, value, ...]]. */
-bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_value *value);
+/* How many events the entry has. value: [id, [field, value, ...]]. */
+size_t queue_entry_events(const struct redis_value *value);
+/* Decodes one of them, from 0. False when it is damaged. */
+bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_value *value,
+                       size_t at);
 
 struct queue_log_line {
     struct queue_log_entry entry; /* text points into the reply */

@@ -109,17 +109,15 @@ const struct redis_value *queue_field(const struct redis_value *flat, const char
     return redis_at(flat, n); /* NIL */
 }
 
-/* The id and the one field of a stream entry; false when it has not that shape. */
-static bool stream_entry(const struct redis_value *value, char *id, size_t id_size,
-                         const struct redis_value **ret_fields)
+/* The id of a stream entry; false when it has none. */
+static bool stream_id(const struct redis_value *value, char *id, size_t id_size)
 {
     size_t len;
     const char *text = redis_str(redis_at(value, 0), &len);
     if (len == 0 || len >= id_size || strspn(text, "0123456789-") != len)
         return false;
     memcpy(id, text, len + 1);
-    *ret_fields = redis_at(value, 1);
-    return redis_len(*ret_fields) == 2;
+    return true;
 }
 
 static const struct {
@@ -156,20 +154,27 @@ static bool event_state(struct queue_entry *entry, const struct queue_word *word
     return event->state != TASK_STATE_COUNT;
 }
 
-/* Entry: its field is "KIND task sub attempt priority expands class state text", text being arms to
- * avoid or the reason; the value is meta or timing. */
-bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_value *value)
+size_t queue_entry_events(const struct redis_value *value)
 {
-    const struct redis_value *fields;
+    size_t n = redis_len(redis_at(value, 1)) / 2;
+    return n > 0 ? n : 1; /* one that is damaged */
+}
+
+/* A field is "KIND task sub attempt priority expands class state text", text being arms to avoid or
+ * the reason; its value is meta or timing. */
+bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_value *value,
+                       size_t at)
+{
+    const struct redis_value *fields = redis_at(value, 1);
     struct queue_word words[8], rest;
     struct queue_event *event = &ret->event;
     size_t len;
     *event =
         (struct queue_event){.shard = shard, .id = ret->id, .task = ret->task, .sub = ret->sub};
     ret->submitted_first = ret->task_after = false;
-    if (!stream_entry(value, ret->id, sizeof ret->id, &fields))
+    if (!stream_id(value, ret->id, sizeof ret->id) || 2 * at + 1 >= redis_len(fields))
         return false;
-    const char *text = redis_str(redis_at(fields, 0), &len);
+    const char *text = redis_str(redis_at(fields, 2 * at), &len);
     int64_t expands;
     if (!queue_split(text, len, words, 8, &rest) || !event_kind(&words[0], &event->kind) ||
         !queue_word_copy(ret->task, sizeof ret->task, &words[1]) || ret->task[0] == '\0' ||
@@ -188,7 +193,7 @@ bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_va
     event->avoid = event->kind == QUEUE_EVENT_READY ? ret->text : "";
     event->reason = event->kind == QUEUE_EVENT_READY ? "" : ret->text;
     struct bytes blob;
-    blob.data = redis_str(redis_at(fields, 1), &blob.len);
+    blob.data = redis_str(redis_at(fields, 2 * at + 1), &blob.len);
     event->meta = event->timing = (struct bytes){"", 0};
     if (event->kind == QUEUE_EVENT_READY)
         event->meta = blob;

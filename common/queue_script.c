@@ -1,5 +1,6 @@
 /* Scripts are put together once per process: the names of the keys come behind the first line
- * (#!lua), and a library where a line says "-- include <library>". */
+ * (#!lua), a library where a line says "-- include <library>", and a batch's next keys where one
+ * says "-- next task". */
 #include "common/queue_internal.h"
 
 #include <stdio.h>
@@ -33,26 +34,58 @@ static const struct {
 #undef X
 };
 
-/* local task_key, data_key = KEYS[1], KEYS[2] */
-static void add_keys(struct buf *out, const char *keys)
+/* task_key, data_key */
+static int add_names(struct buf *out, const char *keys)
 {
     int n = 0;
     for (const char *at = keys; *at != '\0'; at += strspn(at, " ")) {
         size_t len = strcspn(at, " ");
-        buf_printf(out, "%s %.*s_key", n == 0 ? "local" : ",", (int)len, at);
+        buf_printf(out, "%s%.*s_key", n == 0 ? "" : ", ", (int)len, at);
         at += len;
         n++;
     }
+    return n;
+}
+
+/* local task_key, data_key = KEYS[1], KEYS[2]; in a batch they change with the task. */
+static void add_keys(struct buf *out, enum queue_script script)
+{
+    if (scripts[script].keys[0] == '\0')
+        return;
+    buf_add_str(out, "local ");
+    int n = add_names(out, scripts[script].keys);
+    if (script < QUEUE_BATCH_COUNT) {
+        buf_add_str(out, "\nlocal T, last\nlocal at, n_keys = 1, 0\n");
+        return;
+    }
     for (int i = 1; i <= n; i++)
         buf_printf(out, "%s KEYS[%d]", i == 1 ? " =" : ",", i);
-    buf_add_char(out, '\n');
+    buf_add_str(out, "\nlocal T = ARGV[1]\n");
+}
+
+/* A batch's tasks: their keys come one after the other, and in ARGV the task, the number of its
+ * arguments and these. */
+static void add_next_task(struct buf *out, enum queue_script script)
+{
+    int n = add_names(out, scripts[script].keys);
+    for (int i = 1; i <= n; i++)
+        buf_printf(out, "%s KEYS[n_keys + %d]", i == 1 ? " =" : ",", i);
+    buf_printf(out,
+               "\nT, last, at, n_keys = ARGV[at], at + 1 + ARGV[at + 1], at + 2, n_keys + %d\n", n);
 }
 
 /* Adds a line of a script, or the library that it includes. */
-static void add_line(struct buf *out, const char *line, size_t len)
+static void add_line(struct buf *out, enum queue_script script, const char *line, size_t len)
 {
-    for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++)
-        if (strlen(libraries[i].include) == len && memcmp(libraries[i].include, line, len) == 0) {
+    static const char next_task[] = "    -- next task\n";
+    if (len == strlen(next_task) && memcmp(next_task, line, len) == 0) {
+        add_next_task(out, script);
+        return;
+    }
+    size_t indent = strspn(line, " ");
+    for (size_t i = 0; i < sizeof libraries / sizeof *libraries && indent < len; i++)
+        if (strlen(libraries[i].include) == len - indent &&
+            memcmp(libraries[i].include, line + indent, len - indent) == 0) {
             buf_add_str(out, libraries[i].source);
             return;
         }
@@ -66,9 +99,9 @@ static char *assemble(enum queue_script script)
     for (bool first = true; *at != '\0'; first = false) {
         size_t len = strcspn(at, "\n");
         len += at[len] == '\n';
-        add_line(&out, at, len);
+        add_line(&out, script, at, len);
         if (first)
-            add_keys(&out, scripts[script].keys);
+            add_keys(&out, script);
         at += len;
     }
     if (out.failed)

@@ -103,6 +103,8 @@ struct redis {
     char *channel; /* of a listener; NULL: it is none */
     redis_reply_fn *message_fn;
     void *message_ctx;
+    void (*turn_fn)(void *ctx); /* NULL: nobody wants to know */
+    void *turn_ctx;
     char *last_why; /* told last since it was up; NULL: nothing */
     bool closed;
 };
@@ -182,6 +184,11 @@ static void answer_error(redis_reply_fn *fn, void *ctx, char *text)
         fn(ctx, value_of(&error));
 }
 
+void redis_answer_closed(redis_reply_fn *fn, void *ctx)
+{
+    answer_error(fn, ctx, "CLOSED the client was closed");
+}
+
 static void *create_array(const redisReadTask *task, int elements)
 {
     const struct link *link = task->privdata;
@@ -252,7 +259,7 @@ static void submit(struct redis *redis, struct command *command, redis_reply_fn 
     command->ctx = ctx;
     if (redis->closed) {
         free(command);
-        answer_error(fn, ctx, "CLOSED the client was closed");
+        redis_answer_closed(fn, ctx);
         return;
     }
     redis->pending++;
@@ -538,7 +545,16 @@ static void flush(struct redis *redis)
 
 static void flush_turn(uv_prepare_t *handle)
 {
-    flush(handle->data);
+    struct redis *redis = handle->data;
+    if (redis->turn_fn != NULL)
+        redis->turn_fn(redis->turn_ctx);
+    flush(redis);
+}
+
+void redis_on_turn(struct redis *redis, void (*fn)(void *ctx), void *ctx)
+{
+    redis->turn_fn = fn;
+    redis->turn_ctx = ctx;
 }
 
 /* Answers all replies that are complete. False: the link is gone. */
@@ -875,7 +891,7 @@ static void answer_closed(struct command_list *list)
     while ((command = TAILQ_FIRST(list)) != NULL) {
         TAILQ_REMOVE(list, command, entry);
         if (command->kind == COMMAND_USER)
-            answer_error(command->fn, command->ctx, "CLOSED the client was closed");
+            redis_answer_closed(command->fn, command->ctx);
         free(command);
     }
 }

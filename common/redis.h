@@ -66,6 +66,10 @@ const char *redis_name(const struct redis *redis);
 /* fn may be NULL. lens may be NULL when all arguments are strings. */
 void redis_command(struct redis *redis, redis_reply_fn *fn, void *ctx, int argc,
                    const char *const *argv, const size_t *lens);
+/* Answers with the ERR of a closed client, for who keeps calls back before they are sent. */
+void redis_answer_closed(redis_reply_fn *fn, void *ctx);
+/* fn is called once per turn of the loop, before what was sent in it is written. */
+void redis_on_turn(struct redis *redis, void (*fn)(void *ctx), void *ctx);
 /* Words separated by spaces, for constant commands without data: "PING". */
 void redis_simple(struct redis *redis, redis_reply_fn *fn, void *ctx, const char *words);
 

@@ -93,7 +93,7 @@ static void on_done(struct flow *flow, struct shard *shard, const struct queue_e
     record(flow, event);
     publish(flow, event, "done");
     if (event->expands)
-        flow_expand_start(flow, shard, event->task, event->sub, shard->last);
+        flow_expand_start(flow, shard, event->task, event->sub, shard->before);
 }
 
 static void on_fail(struct flow *flow, struct shard *shard, const struct queue_event *event)
@@ -146,11 +146,13 @@ static void on_queue(struct flow *flow, const struct flow_event *event)
     struct shard *shard = &flow->shards[queue->shard];
     struct stream_id id = flow_stream_id(queue->id);
     if (flow_stream_cmp(id, shard->last) < 0)
-        return; /* the connection was lost and this came again; one entry can be two events */
+        return; /* the connection was lost and this came again */
+    if (flow_stream_cmp(id, shard->last) > 0)
+        shard->before = shard->last;
+    shard->last = id;
     shard->active_ms = flow->now_ms;
     if (queue->kind < QUEUE_EVENT_KIND_COUNT && handlers[queue->kind] != NULL)
         handlers[queue->kind](flow, shard, queue);
-    shard->last = id;
 }
 
 /* --- everything ------------------------------------------------------------------------------ */

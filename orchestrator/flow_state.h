@@ -66,6 +66,7 @@ struct shard {
     int64_t scan_limit, scan_sent_ms, asked, next_whole_ms;
     uint64_t scan;
     struct stream_id last;      /* applied, but for the expansions */
+    struct stream_id before;    /* the entry before that one; an entry can be many events */
     struct stream_id candidate; /* becomes the checkpoint when the barrier is answered */
     struct stream_id saved;
     struct expansion_list expansions;

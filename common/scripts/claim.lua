@@ -1,51 +1,80 @@
 #!lua
--- T, id, worker, arm, nonce, lease in ms. {OK, token, attempt, us in the queue, work, outcomes of
--- the dependencies...}; {TAKEN}, {GONE}, {CANCEL}.
+-- Any number of subtasks: id, worker, arm, nonce, lease in ms of each. {OK, token, attempt, us in the
+-- queue, work, outcomes of the dependencies...}; {TAKEN}, {GONE}, {CANCEL}.
 -- include lib
-local id, nonce = ARGV[2], ARGV[5]
-local old = call('HMGET', task_key, 'sub:' .. id, 'deps:' .. id, 'run:' .. id)
-if not old[1] then return {'GONE'} end
-local state, att, left, indeg, rdy, queue, rest =
-    match(old[1], '^(%u+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+ %d+ %-?%d+ [012] %d+)$')
-if not state then
-    return redis.error_reply('DAMAGED subtask ' .. id .. ' is not readable in ' .. task_key)
-end
-if state == 'CANCELLED' then return {'CANCEL'} end
-local token = att .. '-' .. nonce
-local again = state == 'RUNNING' and old[3] and match(old[3], '^%S+') == token
-if state ~= 'READY' and not again then return {'TAKEN'} end
-
-local t = call('TIME')
-local us = t[1] .. sub('00000' .. t[2], -6)
+-- include lib_line
+-- include lib_hmget
+local us = clock()
 local ms = sub(us, 1, -4)
-local member = T .. '/' .. id
-call('ZADD', lease_key, tostring(ms + ARGV[6]), member)
-if not again then
-    att, left, queue = att + 1, left - 1, us - rdy
-    token = att .. '-' .. nonce
-    local run = token .. ' ' .. ARGV[3] .. ' ' .. ARGV[4]
-    if left < 0 then left = 0 end
-    if queue < 0 then queue = 0 end
-    call('HSET', task_key, 'sub:' .. id, 'RUNNING ' .. att .. ' ' .. left .. ' ' .. indeg .. ' ' .. rdy .. ' ' ..
-        queue .. ' ' .. rest, 'run:' .. id, run)
-    call('ZREM', ready_key, member)
-    call('RPUSH', log_key, ms .. ' running ' .. id .. ' ' .. att .. ' ' .. run .. ' - - ')
-    call('PUBLISH', log_key, '')
-end
-local work = call('HGET', data_key, 'work:' .. id) or ''
-if not old[2] then
-    return {'OK', token, tonumber(att), tonumber(queue), work}
-end
-local answer = {'OK', token, tonumber(att), tonumber(queue), work}
-local deps, n = {}, 0
-for dep in string.gmatch(old[2], '%S+') do
-    n = n + 1
-    deps[n] = 'outcome:' .. dep
-end
-for from = 1, n, 1000 do
-    local part = call('HMGET', data_key, unpack(deps, from, math.min(from + 999, n)))
-    for i = 1, #part do
-        answer[#answer + 1] = part[i] or ''
+local answers = {}
+local lines, leases, taken, wanted, claimed -- of the task at hand
+
+-- Keeps what is to be written and read for the claim whose arguments begin at ARGV[i].
+local function claim(i, line, deps, run)
+    local id, nonce = ARGV[i], ARGV[i + 3]
+    if not line then return {'GONE'} end
+    local state, att, left, indeg, rdy, queue, rest =
+        match(line, '^(%u+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+ %d+ %-?%d+ [012] %d+)$')
+    if not state then return damaged(id) end
+    if state == 'CANCELLED' then return {'CANCEL'} end
+    local token, member = att .. '-' .. nonce, T .. '/' .. id
+    local again = state == 'RUNNING' and run and match(run, '^%S+') == token
+    if state ~= 'READY' and not again then return {'TAKEN'} end
+    if not again then
+        att, left, queue = att + 1, left - 1, us - rdy
+        if left < 0 then left = 0 end
+        if queue < 0 then queue = 0 end
+        token = att .. '-' .. nonce
+        run = token .. ' ' .. ARGV[i + 1] .. ' ' .. ARGV[i + 2]
+        local n = #lines
+        lines[n + 1], lines[n + 2] = 'sub:' .. id,
+            'RUNNING ' .. att .. ' ' .. left .. ' ' .. indeg .. ' ' .. rdy .. ' ' .. queue .. ' ' .. rest
+        lines[n + 3], lines[n + 4] = 'run:' .. id, run
+        taken[#taken + 1] = member
+        log(ms, 'running', id, att, run, '-', '')
     end
+    leases[#leases + 1] = ms + ARGV[i + 4]
+    leases[#leases + 1] = member
+    local answer = {'OK', token, tonumber(att), tonumber(queue)}
+    claimed[#claimed + 1] = answer
+    wanted[#wanted + 1] = 'work:' .. id
+    if deps then
+        for dep in string.gmatch(deps, '%S+') do
+            wanted[#wanted + 1] = 'outcome:' .. dep
+        end
+    end
+    answer.last = #wanted
+    return answer
 end
-return answer
+
+while ARGV[at] do
+    -- next task
+    lines, leases, taken, wanted, claimed = {}, {}, {}, {}, {}
+    local asked, n = {}, 0
+    for i = at, last, 5 do
+        local id = ARGV[i]
+        asked[n + 1], asked[n + 2], asked[n + 3] = 'sub:' .. id, 'deps:' .. id, 'run:' .. id
+        n = n + 3
+    end
+    local old = call('HMGET', task_key, unpack(asked))
+    n = 0
+    for i = at, last, 5 do
+        answers[#answers + 1] = claim(i, old[n + 1], old[n + 2], old[n + 3])
+        n = n + 3
+    end
+    local data = hmget(data_key, '', wanted)
+    n = 1
+    for _, answer in ipairs(claimed) do
+        for i = n, answer.last do
+            answer[#answer + 1] = data[i] or ''
+        end
+        n = answer.last + 1
+        answer.last = nil
+    end
+    put('ZADD', lease_key, leases)
+    put('HSET', task_key, lines)
+    put('ZREM', ready_key, taken)
+    told()
+    at = last + 1
+end
+return answers

@@ -1,81 +1,126 @@
 #!lua
--- T, id, token, outcome, timing. OK, DUP, STALE, CANCELLED, GONE.
+-- Any number of subtasks: id, token, outcome, timing of each. OK, DUP, STALE, CANCELLED, GONE.
 -- include lib
-local id, token = ARGV[2], ARGV[3]
-local old = call('HMGET', task_key, 'sub:' .. id, 'run:' .. id, 'succ:' .. id, 'state', 'remaining')
-if not old[1] then return 'GONE' end
-local state, att, rest, prio, exp =
-    match(old[1], '^(%u+) (%d+) (%d+ %d+ %d+ %d+ %S+ %d+ (%-?%d+) ([012]) %d+)$')
-local run, remaining = old[2] or '', tonumber(old[5])
-if not state or not remaining then
-    return redis.error_reply('DAMAGED subtask ' .. id .. ' is not readable in ' .. task_key)
-end
-if state == 'CANCELLED' then return 'CANCELLED' end
-if match(run, '^%S+') ~= token then return 'STALE' end
-if state == 'DONE' then return 'DUP' end
-if state ~= 'RUNNING' then return 'STALE' end
-
--- Writes; nothing in it may fail.
-local function commit()
-    remaining = remaining - 1
-    local over = remaining <= 0 and (old[4] == 'RUNNING' or old[4] == 'LOADING')
-    local reached = over and 'DONE' or '-'
-    local ms = match(call('XADD', ev_key, '*', 'DONE ' .. T .. ' ' .. id .. ' ' .. att .. ' ' .. prio .. ' ' .. exp ..
-        ' - ' .. reached .. ' ', ARGV[5]), '^%d+')
-    local line = 'DONE ' .. att .. ' ' .. rest
-    if over then
-        call('HSET', task_key, 'sub:' .. id, line, 'remaining', remaining, 'state', 'DONE', 'finished', ms)
-        call('ZADD', fin_key, ms, T)
-    else
-        call('HSET', task_key, 'sub:' .. id, line, 'remaining', remaining)
-    end
-    call('HSET', data_key, 'outcome:' .. id, ARGV[4], 'timing:' .. id, ARGV[5])
-    call('ZREM', lease_key, T .. '/' .. id)
-    call('RPUSH', log_key, ms .. ' done ' .. id .. ' ' .. att .. ' ' .. run .. ' - ' .. reached .. ' ')
-    call('PUBLISH', log_key, '')
-    return 'OK'
-end
-if not old[3] then
-    return commit()
-end
-
--- Successors that wait for this one: one less to wait for.
 -- include lib_line
 -- include lib_ready
 -- include lib_hmget
-local ids, seen, ready, waiting = {}, {}, {}, {}
-for next_id in string.gmatch(old[3], '%S+') do
-    ids[#ids + 1] = next_id
-end
-local lines = hmget(task_key, 'sub:', ids)
-for i, next_id in ipairs(ids) do
-    local n = seen[next_id] or {id = next_id, s = parse(lines[i] or '')}
-    if not n.s[STATE] then return damaged(next_id) end
-    if n.s[STATE] == 'BLOCKED' then
-        n.s[INDEG] = n.s[INDEG] - 1
-        if n.s[INDEG] <= 0 then
-            n.s[STATE] = 'READY'
-            ready[#ready + 1] = n
-        elseif not seen[next_id] then
-            waiting[#waiting + 1] = n
+local us = clock()
+local ms = sub(us, 1, -4)
+local answers = {}
+local lines, data, leases, done -- of the task at hand
+
+-- Successors that are waiting, by id, as far as the task's commits concern them.
+local nodes, order
+
+-- Whether a subtask's successors are readable; then they have one less to wait for.
+local function unblock(succ)
+    local ids = {}
+    for id in string.gmatch(succ, '%S+') do
+        ids[#ids + 1] = id
+    end
+    local found = hmget(task_key, 'sub:', ids)
+    for i, id in ipairs(ids) do
+        local node = nodes[id] or {id = id, s = parse(found[i] or '')}
+        if not node.s[STATE] then return false, id end
+        found[i] = node
+    end
+    for i, id in ipairs(ids) do
+        local node = nodes[id] or found[i]
+        if not nodes[id] then
+            nodes[id] = node
+            order[#order + 1] = node
+        end
+        if node.s[STATE] == 'BLOCKED' then
+            node.s[INDEG], node.fewer = math.max(node.s[INDEG] - 1, 0), true
         end
     end
-    seen[next_id] = n
+    return true
 end
-commit()
-for _, n in ipairs(waiting) do
-    if n.s[STATE] == 'BLOCKED' then
-        call('HSET', task_key, 'sub:' .. n.id, concat(n.s, ' '))
+
+-- Keeps what is to be written for the commit whose arguments begin at ARGV[i].
+local function commit(i, remaining, line, run, succ)
+    local id, token = ARGV[i], ARGV[i + 1]
+    if not line then return 'GONE' end
+    local state, att, rest, prio, exp =
+        match(line, '^(%u+) (%d+) (%d+ %d+ %d+ %d+ %S+ %d+ (%-?%d+) ([012]) %d+)$')
+    if not state or not remaining then return damaged(id) end
+    if state == 'CANCELLED' then return 'CANCELLED' end
+    if match(run or '', '^%S+') ~= token then return 'STALE' end
+    if state == 'DONE' then return 'DUP' end
+    if state ~= 'RUNNING' then return 'STALE' end
+    if succ then
+        local readable, which = unblock(succ)
+        if not readable then return damaged(which) end
     end
+    local n = #lines
+    lines[n + 1], lines[n + 2] = 'sub:' .. id, 'DONE ' .. att .. ' ' .. rest
+    data[2 * n + 1], data[2 * n + 2] = 'outcome:' .. id, ARGV[i + 2]
+    data[2 * n + 3], data[2 * n + 4] = 'timing:' .. id, ARGV[i + 3]
+    done[#done + 1] = {id = id, att = att, prio = prio, exp = exp, run = run, timing = ARGV[i + 3]}
+    leases[#leases + 1] = T .. '/' .. id
+    return 'OK'
 end
-ids = {}
-for i, n in ipairs(ready) do
-    ids[i] = n.id
+
+-- The successors' lines, among those to be written; returns those that become READY, with meta.
+local function unblocked()
+    local ready, ids = {}, {}
+    for _, node in ipairs(order) do
+        if node.fewer and node.s[INDEG] <= 0 then
+            ready[#ready + 1], ids[#ids + 1] = node, node.id
+        elseif node.fewer then
+            lines[#lines + 1] = 'sub:' .. node.id
+            lines[#lines + 1] = concat(node.s, ' ')
+        end
+    end
+    local metas = hmget(data_key, 'meta:', ids)
+    for i, node in ipairs(ready) do
+        node.meta = metas[i]
+    end
+    return ready
 end
-local metas = hmget(data_key, 'meta:', ids)
-for i, n in ipairs(ready) do
-    n.meta = metas[i]
+
+-- Nothing in it may fail.
+local function write(ready, state, remaining)
+    local over = remaining <= 0 and (state == 'RUNNING' or state == 'LOADING')
+    for i, d in ipairs(done) do
+        local reached = over and i == #done and 'DONE' or '-'
+        events[2 * i - 1] = 'DONE ' .. T .. ' ' .. d.id .. ' ' .. d.att .. ' ' .. d.prio .. ' ' .. d.exp .. ' - ' ..
+            reached .. ' '
+        events[2 * i] = d.timing
+        log(ms, 'done', d.id, d.att, d.run, '-', '', reached)
+    end
+    local n = #lines
+    lines[n + 1], lines[n + 2] = 'remaining', remaining
+    if over then
+        lines[n + 3], lines[n + 4], lines[n + 5], lines[n + 6] = 'state', 'DONE', 'finished', ms
+        call('ZADD', fin_key, ms, T)
+    end
+    put('HSET', task_key, lines)
+    put('HSET', data_key, data)
+    put('ZREM', lease_key, leases)
+    make_ready(ready, us)
+    told()
 end
-make_ready(ready, clock())
-told()
-return 'OK'
+
+while ARGV[at] do
+    -- next task
+    lines, data, leases, done, nodes, order = {}, {}, {}, {}, {}, {}
+    local asked, n = {'state', 'remaining'}, 2
+    for i = at, last, 4 do
+        local id = ARGV[i]
+        asked[n + 1], asked[n + 2], asked[n + 3] = 'sub:' .. id, 'run:' .. id, 'succ:' .. id
+        n = n + 3
+    end
+    local old = call('HMGET', task_key, unpack(asked))
+    local remaining = tonumber(old[2])
+    n = 2
+    for i = at, last, 4 do
+        answers[#answers + 1] = commit(i, remaining, old[n + 1], old[n + 2], old[n + 3])
+        n = n + 3
+    end
+    if #done > 0 then
+        write(unblocked(), old[1], remaining - #done)
+    end
+    at = last + 1
+end
+return answers

@@ -15,7 +15,7 @@ if not p[STATE] or not total or not remaining then return damaged(parent) end
 if p[EXP] == '2' then return 'DUP' end
 if task[1] ~= 'RUNNING' or p[STATE] ~= 'DONE' or p[EXP] ~= '1' then return 'STALE' end
 
-local nodes, expanding = read_nodes(3, total)
+local nodes, expanding = read_nodes(3, #ARGV, total)
 local ids, mine, outside = {}, {}, {}
 for i, node in ipairs(nodes) do
     if mine[node.id] then return 'CONFLICT' end

@@ -1,4 +1,4 @@
--- Lines of subtasks as arrays of words, and the log.
+-- Lines of subtasks as arrays of words, and what is told to others.
 local concat = table.concat
 local STATE, ATT, LEFT, INDEG, RDY, QUEUE, CLASS, MAX, PRIO, EXP, ORD = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 
@@ -17,16 +17,36 @@ local function clock()
     return t[1] .. sub('00000' .. t[2], -6)
 end
 
--- A line of the log, for people; the caller tells the followers with told(). The log is bounded.
-local function log(ms, what, id, att, run, class, text)
-    local n = call('RPUSH', log_key, ms .. ' ' .. what .. ' ' .. id .. ' ' .. att .. ' ' .. run .. ' ' .. class ..
-        ' - ' .. text)
-    if n > 50000 then
-        call('LTRIM', log_key, -50000, -1)
-        call('HINCRBY', task_key, 'dropped', n - 50000)
-    end
+-- Kept until told(): events (text, record, ...) and lines of the log.
+local events, notes = {}, {}
+
+-- A line of the log, for people. `state`: the state that the task has reached with this.
+local function log(ms, what, id, att, run, class, text, state)
+    notes[#notes + 1] = ms .. ' ' .. what .. ' ' .. id .. ' ' .. att .. ' ' .. run .. ' ' .. class .. ' ' ..
+        (state or '-') .. ' ' .. text
 end
 
+-- Any number of values at the end of a list or in a hash and the like; returns the last answer.
+local function put(command, key, values)
+    local answer
+    for from = 1, #values, 1000 do
+        answer = call(command, key, unpack(values, from, math.min(from + 999, #values)))
+    end
+    return answer
+end
+
+-- Writes the events, many to an entry of the outbox, and the log, which is bounded.
 local function told()
-    call('PUBLISH', log_key, '')
+    for from = 1, #events, 1000 do
+        call('XADD', ev_key, '*', unpack(events, from, math.min(from + 999, #events)))
+    end
+    if #notes > 0 then
+        local n = put('RPUSH', log_key, notes)
+        if n > 50000 then
+            call('LTRIM', log_key, -50000, -1)
+            call('HINCRBY', task_key, 'dropped', n - 50000)
+        end
+        call('PUBLISH', log_key, '')
+    end
+    events, notes = {}, {}
 end

@@ -1,8 +1,8 @@
--- Reads nodes out of ARGV from `first`, five arguments each: id, "max priority expands",
+-- Reads nodes out of ARGV from `first` to `last`, five arguments each: id, "max priority expands",
 -- dependencies, work, meta. Returns them, and how many expand.
-local function read_nodes(first, ord)
+local function read_nodes(first, last, ord)
     local nodes, expanding = {}, 0
-    for at = first, #ARGV, 5 do
+    for at = first, last, 5 do
         local deps = {}
         local max, prio, exp = match(ARGV[at + 1], '^(%d+) (%-?%d+) ([01])$')
         for dep in string.gmatch(ARGV[at + 2], '%S+') do

@@ -3,7 +3,8 @@ local NOBODY = {[ATT] = '0', [PRIO] = '0', [EXP] = '0', [CLASS] = '-'}
 
 -- The task reaches its last state.
 local function finish(state, what, text)
-    local ms = event('TASK', '-', NOBODY, state, text, '')
+    local ms = sub(clock(), 1, -4)
+    event('TASK', '-', NOBODY, state, text, '')
     call('HSET', task_key, 'state', state, 'finished', ms)
     call('ZADD', fin_key, ms, T)
     log(ms, what, '-', 0, '- - -', '-', text)

@@ -1,83 +1,96 @@
 #!lua
--- Stores one chunk of a task; the one that completes it makes the roots READY. Chunks may come in
--- any order, and again.
--- T, digest, title, info, number of chunks, this chunk (from 0), place of its first node, nodes...
+-- Any number of tasks: stores one chunk of each; the one that completes a task makes its roots READY.
+-- digest, title, info, number of chunks, this chunk (from 0), place of its first node, nodes...
 -- OK activated, MORE chunks are missing, DUP, CONFLICT.
 -- include lib
-local digest, chunks, chunk = ARGV[2], ARGV[5], ARGV[6]
-local old = call('HMGET', task_key, 'state', 'digest', 'chunk:' .. chunk, 'chunks', 'remaining', 'total', 'roots')
-if old[1] then
-    if old[2] ~= digest then return 'CONFLICT' end
-    if old[1] ~= 'LOADING' then return 'DUP' end
-    if old[3] then return 'MORE' end
-end
-local t = call('TIME')
-local us = t[1] .. sub('00000' .. t[2], -6)
-local ms = sub(us, 1, -4)
-
--- One node, which is all the task has: what the rest of the script does, without its tables.
-local max, prio, exp = match(ARGV[9], '^(%d+) (%-?%d+) ([01])$')
-if #ARGV == 12 and chunks == '1' and prio == '0' then
-    local id = ARGV[8]
-    call('ZADD', tasks_key, ms, T)
-    call('HSET', task_key, 'state', 'RUNNING', 'digest', digest, 'created', ms, 'total', '1',
-        'remaining', exp == '1' and '2' or '1', 'sub:' .. id,
-        'READY 0 ' .. max .. ' 0 ' .. us .. ' 0 - ' .. max .. ' 0 ' .. exp .. ' 0')
-    call('HSET', data_key, 'title', ARGV[3], 'info', ARGV[4], 'work:' .. id, ARGV[11], 'meta:' .. id, ARGV[12])
-    call('ZADD', ready_key, us, T .. '/' .. id)
-    call('XADD', ev_key, '*', 'READY ' .. T .. ' ' .. id .. ' 0 0 ' .. exp .. ' - SUBMITTED ', ARGV[12])
-    return 'OK'
-end
-
 -- include lib_line
 -- include lib_ready
 -- include lib_hmget
 -- include lib_nodes
-local nodes, expanding = read_nodes(8, tonumber(ARGV[7]))
-local loaded = (tonumber(old[4]) or 0) + 1
-local last = loaded >= tonumber(chunks)
+local us = clock()
+local ms = sub(us, 1, -4)
 
--- The roots of earlier chunks, which have waited for this last one.
-local roots, ids = {}, {}
-for id in string.gmatch(last and old[7] or '', '%S+') do
-    ids[#ids + 1] = id
-end
-local lines, metas = hmget(task_key, 'sub:', ids), hmget(data_key, 'meta:', ids)
-for i, id in ipairs(ids) do
-    roots[i] = {id = id, s = parse(lines[i] or ''), meta = metas[i]}
-    if not roots[i].s[STATE] then return damaged(id) end
-end
+local function submit()
+    local digest, chunks, chunk = ARGV[at], ARGV[at + 3], ARGV[at + 4]
+    local old = {}
+    if call('EXISTS', task_key) == 1 then
+        old = call('HMGET', task_key, 'state', 'digest', 'chunk:' .. chunk, 'chunks', 'remaining', 'total', 'roots')
+        if old[2] ~= digest then return 'CONFLICT' end
+        if old[1] ~= 'LOADING' then return 'DUP' end
+        if old[3] then return 'MORE' end
+    end
 
--- Nothing below may fail.
-if not old[1] then
-    call('ZADD', tasks_key, ms, T)
-    call('HSET', task_key, 'created', ms, 'digest', digest)
-end
-local mine = store_nodes(nodes, {}, old[1] and {data_key} or {data_key, 'title', ARGV[3], 'info', ARGV[4]})
-local total = (tonumber(old[6]) or 0) + #nodes
-local remaining = (tonumber(old[5]) or 0) + #nodes + expanding
-if last then
-    call('HSET', task_key, 'state', 'RUNNING', 'total', total, 'remaining', remaining)
-    if chunks ~= '1' then
-        call('HDEL', task_key, 'chunks', 'roots')
-        for i = 0, chunks - 1 do
-            call('HDEL', task_key, 'chunk:' .. i)
+    -- One node, which is all the task has: what the rest of the script does, without its tables.
+    local max, prio, exp = match(ARGV[at + 7], '^(%d+) (%-?%d+) ([01])$')
+    if last - at == 10 and chunks == '1' and prio == '0' then
+        local id = ARGV[at + 6]
+        call('ZADD', tasks_key, ms, T)
+        call('HSET', task_key, 'state', 'RUNNING', 'digest', digest, 'created', ms, 'total', '1',
+            'remaining', exp == '1' and '2' or '1', 'sub:' .. id,
+            'READY 0 ' .. max .. ' 0 ' .. us .. ' 0 - ' .. max .. ' 0 ' .. exp .. ' 0')
+        call('HSET', data_key, 'title', ARGV[at + 1], 'info', ARGV[at + 2], 'work:' .. id, ARGV[at + 9],
+            'meta:' .. id, ARGV[at + 10])
+        call('ZADD', ready_key, us, T .. '/' .. id)
+        call('XADD', ev_key, '*', 'READY ' .. T .. ' ' .. id .. ' 0 0 ' .. exp .. ' - SUBMITTED ', ARGV[at + 10])
+        return 'OK'
+    end
+
+    local nodes, expanding = read_nodes(at + 6, last, tonumber(ARGV[at + 5]))
+    local loaded = (tonumber(old[4]) or 0) + 1
+    local complete = loaded >= tonumber(chunks)
+
+    -- The roots of earlier chunks, which have waited for this last one.
+    local roots, ids = {}, {}
+    for id in string.gmatch(complete and old[7] or '', '%S+') do
+        ids[#ids + 1] = id
+    end
+    local lines, metas = hmget(task_key, 'sub:', ids), hmget(data_key, 'meta:', ids)
+    for i, id in ipairs(ids) do
+        roots[i] = {id = id, s = parse(lines[i] or ''), meta = metas[i]}
+        if not roots[i].s[STATE] then return damaged(id) end
+    end
+
+    -- Nothing below may fail.
+    if not old[1] then
+        call('ZADD', tasks_key, ms, T)
+        call('HSET', task_key, 'created', ms, 'digest', digest)
+    end
+    local data = old[1] and {data_key} or {data_key, 'title', ARGV[at + 1], 'info', ARGV[at + 2]}
+    local mine = store_nodes(nodes, {}, data)
+    local total = (tonumber(old[6]) or 0) + #nodes
+    local remaining = (tonumber(old[5]) or 0) + #nodes + expanding
+    if complete then
+        call('HSET', task_key, 'state', 'RUNNING', 'total', total, 'remaining', remaining)
+        if chunks ~= '1' then
+            call('HDEL', task_key, 'chunks', 'roots')
+            for i = 0, chunks - 1 do
+                call('HDEL', task_key, 'chunk:' .. i)
+            end
         end
+        for _, root in ipairs(mine) do
+            roots[#roots + 1] = root
+        end
+        make_ready(roots, us, true)
+        return 'OK'
     end
+    lines, ids = {task_key}, {old[7] or nil}
     for _, root in ipairs(mine) do
-        roots[#roots + 1] = root
+        ids[#ids + 1] = root.id
+        lines[#lines + 1], lines[#lines + 2] = 'sub:' .. root.id, concat(root.s, ' ')
     end
-    make_ready(roots, us, true)
-    return 'OK'
+    if #mine > 0 then
+        call('HSET', unpack(lines))
+    end
+    call('HSET', task_key, 'state', 'LOADING', 'total', total, 'remaining', remaining, 'chunks', loaded,
+        'chunk:' .. chunk, 1, 'roots', concat(ids, ' '))
+    return 'MORE'
 end
-lines, ids = {task_key}, {old[7] or nil}
-for _, root in ipairs(mine) do
-    ids[#ids + 1] = root.id
-    lines[#lines + 1], lines[#lines + 2] = 'sub:' .. root.id, concat(root.s, ' ')
+
+local answers = {}
+while ARGV[at] do
+    -- next task
+    answers[#answers + 1] = submit()
+    told()
+    at = last + 1
 end
-if #mine > 0 then
-    call('HSET', unpack(lines))
-end
-call('HSET', task_key, 'state', 'LOADING', 'total', total, 'remaining', remaining, 'chunks', loaded,
-    'chunk:' .. chunk, 1, 'roots', concat(ids, ' '))
-return 'MORE'
+return answers
