@@ -1,15 +1,28 @@
 #include "common/loop.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "schemas/mem.h"
 
+void loop_guard_standard(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDONLY);
+    while (fd >= 0 && fd <= STDERR_FILENO); /* the lowest closed one is taken each time */
+    if (fd >= 0)
+        close(fd);
+}
+
 void loop_init(uv_loop_t *loop)
 {
+    loop_guard_standard();
     int rc = uv_loop_init(loop);
     loop->data = NULL; /* libuv leaves it as it was */
     if (rc == 0)

@@ -11,7 +11,12 @@
 /* Every process runs one loop in one thread; uv_*_t structs are embedded in the objects that use
  * them, or allocated here and freed by loop_close_free(). */
 
-/* Starts a loop; ends the program when the system has no descriptors for it. */
+/* Opens those of the descriptors 0 to 2 that are closed, for reading nothing: what this process
+ * opens later never becomes its standard output, and writing to a closed one fails as it should. */
+void loop_guard_standard(void);
+
+/* Starts a loop, with loop_guard_standard(): libuv aborts on descriptors below 3. Ends the program
+ * when the system has no descriptors for it. */
 void loop_init(uv_loop_t *loop);
 
 typedef void loop_stop_fn(void *ctx, int signal);

@@ -13,8 +13,8 @@
 
 void client_announce_simulator(void)
 {
-    fputs("the simulator answers: no provider's key and no local runtime was found, so the texts "
-          "are made up;\n`orchestrator doctor` says what is missing\n",
+    fputs("the simulator answers, so the texts are made up; `orchestrator doctor` says what real "
+          "models need\n",
           stderr);
 }
 

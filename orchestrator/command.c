@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/loop.h"
 #include "schemas/mem.h"
 
 const struct command_option command_common_options[] = {
@@ -333,6 +334,12 @@ static const char *command_name_at(const void *ctx, size_t i)
 
 static int unknown_command(const char *name)
 {
+    if (name[0] == '-') {
+        fprintf(stderr, "orchestrator: a command goes behind %.60s%s\n", name,
+                strcmp(name, "--config") == 0 ? " FILE" : ", which is none");
+        fputs("`orchestrator --help` lists them.\n", stderr);
+        return EXIT_USAGE;
+    }
     const char *nearest = command_nearest(name, command_name_at, NULL);
     fprintf(stderr, "orchestrator: there is no command \"%.60s\"%s%s%s\n", name,
             nearest != NULL ? "; did you mean " : "", nearest != NULL ? nearest : "",
@@ -418,6 +425,7 @@ static int split_leading(int argc, char **argv, const char **args)
 
 int command_run(int argc, char **argv)
 {
+    loop_guard_standard();
     setlocale(LC_CTYPE, "C.UTF-8");
     log_init("orchestrator", LOG_LEVEL_ERROR); /* what a person must know is said by the command */
     signal(SIGPIPE, SIG_IGN);                  /* a reader of ours may go away; writes say so */

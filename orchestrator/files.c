@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "orchestrator/render.h"
 #include "orchestrator/task_json.h"
@@ -88,6 +89,8 @@ static const char *component_problem(const char *name, size_t len)
         return "the path leads out of the directory (..)";
     if (len > FILES_NAME_MAX)
         return "a name in the path is longer than 255 bytes";
+    if (len == 4 && strncasecmp(name, ".git", 4) == 0)
+        return "the path is in git's own directory, whose files run commands";
     return NULL;
 }
 

@@ -22,8 +22,10 @@ static void announce(const struct config *config)
 {
     fprintf(stderr, "home %s, logs in %s/" PATH_LOG "\n", config->home, config->home);
     if (config->simulated)
-        fputs("no provider is configured or found: answers are SIMULATED; set a key such as "
-              "ANTHROPIC_API_KEY or start Ollama to use real models\n",
+        fputs(strcmp(config->path, CONFIG_BUILT_IN) == 0
+                  ? "no provider is configured or found: answers are SIMULATED; set a key such as "
+                    "ANTHROPIC_API_KEY or start Ollama to use real models\n"
+                  : "the configuration has a simulator: answers are SIMULATED\n",
               stderr);
 }
 

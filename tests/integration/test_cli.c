@@ -578,6 +578,18 @@ static void a_full_disk_below_standard_output_is_said(void **state)
     assert_string_equal(errors.data, "");
 }
 
+/* What a program opens must not become the standard output that it was started without. */
+static void closed_standard_descriptors_are_survived(void **state)
+{
+    (void)state;
+    assert_int_equal(run_shell("$ORCH submit x --no-plan --model m >&-"), 1);
+    assert_true(in(&errors, "cannot write to standard output"));
+    assert_int_equal(run_shell("$ORCH submit - <&- 2>&-"), 2);
+    assert_int_equal(run_shell("$ORCH submit x --no-plan --model m 2>&-"), 0);
+    assert_true(in(&out, "(simulated)"));
+    assert_int_equal(run_shell("$ORCH status >&- 2>&- <&-"), 1);
+}
+
 static void list_shows_the_newest_first(void **state)
 {
     (void)state;
@@ -613,6 +625,7 @@ int main(void)
         cmocka_unit_test(a_redis_that_is_killed_is_waited_for),
         cmocka_unit_test(a_terminal_gets_rows_that_are_redrawn_and_a_file_does_not),
         cmocka_unit_test(a_full_disk_below_standard_output_is_said),
+        cmocka_unit_test(closed_standard_descriptors_are_survived),
         cmocka_unit_test(list_shows_the_newest_first),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);

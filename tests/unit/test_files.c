@@ -233,6 +233,9 @@ static void dangerous_paths_are_refused_aloud(void **state)
         {"C:\\\\windows\\\\a.c", "the path is one of another system (drive or backslash)"},
         {"a\\b.c", "the path is one of another system (drive or backslash)"},
         {"..\\b.c", "the path is one of another system (drive or backslash)"},
+        {".git/config", "the path is in git's own directory, whose files run commands"},
+        {"a/.GIT/hooks/pre-commit.sh",
+         "the path is in git's own directory, whose files run commands"},
         {"src/", "the path names a directory, not a file"},
         {"src/.", "the path names a directory, not a file"},
     };
@@ -248,6 +251,8 @@ static void dangerous_paths_are_refused_aloud(void **state)
     assert_non_null(files_path_problem("a\nb.c"));
     assert_non_null(files_path_problem(""));
     assert_null(files_path_problem("a/b/.hidden"));
+    assert_null(files_path_problem(".gitignore"));
+    assert_null(files_path_problem(".github/workflows/ci.yml"));
     assert_null(files_path_problem("..a/b..c/...d"));
 }
 
