@@ -13,8 +13,7 @@ static void check(const struct message *message, const char *topic)
     struct message again;
     message_print_json(message, topic, &text);
     message_print_line(message, topic, &text);
-    if (message_encode(message, &bytes) != 0
-        || message_decode(&again, bytes.data, bytes.len) != 0)
+    if (message_encode(message, &bytes) != 0 || message_decode(&again, bytes.data, bytes.len) != 0)
         abort();
     message_release(&again);
     buf_release(&text);
