@@ -91,6 +91,11 @@ static int unreachable(const struct client *client, const struct invocation *inv
     if (client->config->redis_local && !stack_running(client->config))
         return command_fail(invocation, EXIT_UNREACHABLE,
                             "the local stack does not run; `orchestrator up -d` starts it");
+    if (client->config->redis_local)
+        return command_fail(invocation, EXIT_UNREACHABLE,
+                            "Redis of the local stack does not answer%s%s; `orchestrator doctor` "
+                            "looks for the reason, %s/" PATH_LOG "/redis.log may say it",
+                            client->why[0] != '\0' ? ": " : "", client->why, client->config->home);
     return command_fail(invocation, EXIT_UNREACHABLE,
                         "Redis at %s does not answer%s%s; start it, or correct `redis:` in %s",
                         name, client->why[0] != '\0' ? ": " : "", client->why,

@@ -79,14 +79,16 @@ static void check_home(struct doctor *doctor, const struct config *config)
     FILE *file = fopen(probe, "we");
     bool written = file != NULL && fputs("x", file) >= 0;
     int saved = errno;
-    if (file != NULL)
-        written &= fclose(file) == 0;
+    if (file != NULL && fclose(file) != 0) { /* a full disk is met only here */
+        written = false;
+        saved = errno;
+    }
     unlink(probe);
     free(probe);
     snprintf(detail, sizeof detail, "%s%s%s", config->home, written ? "" : ": ",
              written ? " is writable" : strerror(saved));
     doctor_add(doctor, written ? DOCTOR_OK : DOCTOR_BAD, "home", detail,
-               "make it writable, or set ORCHESTRATOR_HOME to another directory");
+               "make it writable or make room, or set ORCHESTRATOR_HOME to another directory");
     if (stack_check_home(config->home, &err) != 0)
         doctor_add(doctor, DOCTOR_BAD, "sockets", err.text,
                    "set ORCHESTRATOR_HOME to a shorter path");

@@ -135,7 +135,8 @@ static void check_redis(struct doctor *doctor, const struct config *config, bool
         snprintf(detail, sizeof detail, "%.200s %s%s", redis_name(redis),
                  look.answered ? "answers" : "does not answer: ", look.answered ? "" : look.why);
         doctor_add(doctor, look.answered ? DOCTOR_OK : DOCTOR_BAD, "redis", detail,
-                   "start it, or correct `redis` in the configuration");
+                   config->redis_local ? "read log/redis.log in the home: a full disk ends Redis"
+                                       : "start it, or correct `redis` in the configuration");
     }
     redis_close(&redis);
     loop_finish(&loop);

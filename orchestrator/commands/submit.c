@@ -22,7 +22,8 @@ static const struct command_option options[] = {
     {"plan", 'p', "FILE", "run this plan (YAML or JSON) instead of asking a planner", false},
     {"no-plan", 0, NULL, "run the text as one subtask", false},
     {"role", 'r', "ROLE", "role of that subtask, and of those a planner gives none", false},
-    {"model", 'm', "MODEL", "model of that subtask, by its name in the configuration", false},
+    {"model", 'm', "MODEL",
+     "model of that subtask, by its name in the configuration (with --no-plan only)", false},
     {"no-synthesis", 0, NULL, "the result is what the last subtasks returned", false},
     {"out", 'o', "DIR", "write the files of the answers below DIR", false},
     {"force", 0, NULL, "replace files that exist below DIR", false},
@@ -107,6 +108,10 @@ static int check_options(const struct invocation *invocation)
             return command_fail(invocation, EXIT_USAGE, "--%s and --%s exclude each other",
                                 pairs[i][0], pairs[i][1]);
     }
+    if (invocation_has(invocation, "model") && !invocation_has(invocation, "no-plan"))
+        return command_fail(invocation, EXIT_USAGE,
+                            "--model needs --no-plan: the models of a planned task are those of "
+                            "its roles in the configuration");
     const char *id = invocation_value(invocation, "id"), *out = invocation_value(invocation, "out");
     if (id != NULL && !task_id_valid(id))
         return command_fail(invocation, EXIT_USAGE,

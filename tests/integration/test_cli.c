@@ -229,7 +229,10 @@ static void bad_input_is_refused_before_anything_starts(void **state)
     assert_true(in(&errors, "/tmp is a directory"));
     assert_int_equal(RUN("submit", " \n\t "), 2);
     assert_true(in(&errors, "the task is empty"));
-    assert_int_equal(RUN("submit", "x", "--model", "nope"), 2);
+    assert_int_equal(RUN("submit", "x", "--no-plan", "--model", "nope"), 2);
+    assert_true(in(&errors, "there is no model \"nope\""));
+    assert_int_equal(RUN("submit", "x", "--model", "m"), 2);
+    assert_true(in(&errors, "--model needs --no-plan"));
     assert_int_equal(RUN("submit", "x", "--role", "nope"), 2);
     assert_int_equal(RUN("submit", "x", "--id", "nope"), 2);
     assert_int_equal(RUN("submit", "x", "--plan", "p", "--no-plan"), 2);

@@ -14,12 +14,8 @@
 
 static struct fixture fixture;
 
-/* Runs `orchestrator COMMAND --json` with the configuration; the exit code, and what it printed. */
-static int run(const char *command, const char *yaml, json_t **ret)
+static int run_argv(const char *const *argv, json_t **ret)
 {
-    char config[512];
-    snprintf(config, sizeof config, "%s", fixture_write(&fixture, "c.yaml", yaml));
-    const char *argv[] = {"orchestrator", command, "--json", "--config", config, NULL};
     struct buf out = {0}, errors = {0};
     int code = fixture_run(&fixture, argv, &out, &errors);
     *ret = json_parse(out.len > 0 ? out.data : "", out.len, NULL);
@@ -28,6 +24,15 @@ static int run(const char *command, const char *yaml, json_t **ret)
     buf_release(&out);
     buf_release(&errors);
     return code;
+}
+
+/* Runs `orchestrator COMMAND --json` with the configuration; the exit code, and what it printed. */
+static int run(const char *command, const char *yaml, json_t **ret)
+{
+    char config[512];
+    snprintf(config, sizeof config, "%s", fixture_write(&fixture, "c.yaml", yaml));
+    const char *argv[] = {"orchestrator", command, "--json", "--config", config, NULL};
+    return run_argv(argv, ret);
 }
 
 /* The check of that name; NULL when there is none. */
@@ -54,6 +59,20 @@ static void doctor_is_content_with_a_sound_machine(void **state)
     for (size_t i = 0; i < 4; i++)
         assert_string_equal(json_str(check(report, names[i]), "level", ""), "ok");
     assert_string_equal(json_str(check(report, "stack"), "level", ""), "note");
+    json_decref(report);
+}
+
+static void doctor_says_why_the_home_takes_no_file(void **state)
+{
+    (void)state;
+    json_t *report;
+    const char *config = fixture_write(&fixture, "c.yaml", "redis: local\n");
+    char command[1024];
+    snprintf(command, sizeof command,
+             "ulimit -f 0; exec \"$ORCH_BIN\"/orchestrator doctor --json --config '%s'", config);
+    assert_int_equal(run_argv((const char *const[]){"/bin/sh", "-c", command, NULL}, &report), 1);
+    assert_string_equal(json_str(check(report, "home"), "level", ""), "bad");
+    assert_non_null(strstr(json_str(check(report, "home"), "detail", ""), ": File too large"));
     json_decref(report);
 }
 
@@ -128,6 +147,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(doctor_is_content_with_a_sound_machine),
+        cmocka_unit_test(doctor_says_why_the_home_takes_no_file),
         cmocka_unit_test(doctor_finds_missing_keys_and_servers),
         cmocka_unit_test(doctor_tells_errors_of_the_configuration),
         cmocka_unit_test(check_config_lists_every_problem),
