@@ -251,10 +251,10 @@ void queue_run(struct queue *queue, enum queue_script script, const char *task, 
     arrays_release(&arrays);
 }
 
-void queue_eval(struct queue *queue, enum queue_script script, int n_keys, redis_reply_fn *fn,
-                void *ctx)
+void queue_eval(struct queue *queue, const struct queue_args *args, enum queue_script script,
+                int n_keys, redis_reply_fn *fn, void *ctx)
 {
-    struct arrays arrays = arrays_make(&queue->args, NULL, 0);
+    struct arrays arrays = arrays_make(args, NULL, 0);
     redis_eval(queue->redis, queue_script(script), fn, ctx, n_keys, arrays.n, arrays.argv,
                arrays.lens);
     arrays_release(&arrays);
@@ -411,6 +411,7 @@ void queue_close(struct queue **ret)
     queue_batch_close(queue);
     redis_close(&queue->redis);
     queue_args_release(&queue->args);
+    queue_args_release(&queue->batch_args);
     free(queue->options.socket);
     free(queue->options.host);
     free(queue->options.user);

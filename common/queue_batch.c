@@ -2,10 +2,10 @@
  * what a script costs before it does anything, the reading of the clock and the commands that take
  * many values are then paid once for many. A call that is alone is a batch of one.
  *
- * The calls of one task stand together, and a subtask is at most once among them; scripts go
- * through the tasks one after the other and validate each before they write it. When Redis answers
- * a whole batch with an error (a key of one task has the wrong type, say), each call is sent again
- * alone, so that it harms no other: calls are safe to repeat.
+ * The calls of one task stand together, and a subtask (of submits: a task) is at most once in a
+ * batch. The scripts read and validate everything before they write. When Redis answers a whole
+ * batch with an error (a key of one task has the wrong type, say), each call is sent again alone,
+ * so that it harms no other: calls are safe to repeat.
  *
  * A batch spans shards, which a single server allows; for Redis Cluster, batch_takes() would have
  * to keep to one shard. */
@@ -17,7 +17,7 @@
 #include "common/task_id.h"
 #include "schemas/mem.h"
 
-#define BATCH_CALLS 64
+#define BATCH_CALLS 256
 #define BATCH_BYTES ((size_t)256 * 1024) /* a batch that has so many is sent */
 
 struct call {
@@ -143,7 +143,7 @@ static void batch_answered(void *ctx, const struct redis_value *value)
 /* Takes the batch. */
 static void batch_send(struct queue_batch *batch)
 {
-    struct queue_args *out = &batch->queue->args;
+    struct queue_args *out = &batch->queue->batch_args;
     char keys[QUEUE_KEYS_MAX][QUEUE_KEY_SIZE];
     int n_keys = 0, n_answers = 0;
     queue_args_clear(out);
@@ -167,7 +167,7 @@ static void batch_send(struct queue_batch *batch)
             }
         }
     }
-    queue_eval(batch->queue, batch->script, n_keys, batch_answered, batch);
+    queue_eval(batch->queue, out, batch->script, n_keys, batch_answered, batch);
 }
 
 static void flush_one(struct queue *queue, enum queue_script script)
@@ -209,15 +209,17 @@ static bool has_sub(const struct queue_batch *batch, const struct group *group,
 void queue_batch_add(struct queue *queue, enum queue_script script, const char *task,
                      redis_reply_fn *fn, void *ctx)
 {
-    struct queue_args args = queue->args; /* of which the first is the task */
+    const struct queue_args *args = &queue->args; /* of which the first is the task */
     struct queue_batch *batch = queue->batches[script];
+    struct group *group = batch != NULL ? find_group(batch, task) : NULL;
+    if (group != NULL && (script == SCRIPT_submit || has_sub(batch, group, args))) {
+        flush_one(queue, script);
+        batch = NULL;
+        group = NULL;
+    }
     if (batch == NULL)
         batch = queue->batches[script] = batch_new(queue, script);
-    /* Chunks of a task are each for itself. */
-    struct group *group = script == SCRIPT_submit ? NULL : find_group(batch, task);
-    if (group != NULL && has_sub(batch, group, &args))
-        group = NULL; /* done after the first one */
-    put_call(batch, group, task, &args, 1, args.n - 1, fn, ctx);
+    put_call(batch, group, task, args, 1, args->n - 1, fn, ctx);
     if (batch->n_calls == BATCH_CALLS || batch->args.text.len >= BATCH_BYTES)
         flush_one(queue, script);
 }

@@ -14,7 +14,7 @@ void queue_announce(struct queue *queue, const char *name, const char *json, int
     queue_args_str(args, name);
     queue_args_str(args, json);
     queue_args_printf(args, "%lld", (long long)ttl_ms);
-    queue_eval(queue, SCRIPT_announce, 2, NULL, NULL);
+    queue_eval(queue, &queue->args, SCRIPT_announce, 2, NULL, NULL);
 }
 
 struct naming {
@@ -47,7 +47,7 @@ void queue_orchestrators(struct queue *queue, queue_names_fn *fn, void *ctx)
     queue_args_clear(&queue->args);
     queue_args_str(&queue->args, QUEUE_EXPIRY_KEY);
     queue_args_str(&queue->args, QUEUE_DAEMONS_KEY);
-    queue_eval(queue, SCRIPT_orchestrators, 2, names_answered, naming);
+    queue_eval(queue, &queue->args, SCRIPT_orchestrators, 2, names_answered, naming);
 }
 
 struct leading {
@@ -73,5 +73,5 @@ void queue_lead(struct queue *queue, const char *name, int64_t lease_ms, queue_f
     queue_args_str(args, QUEUE_LEADER_KEY);
     queue_args_str(args, name);
     queue_args_printf(args, "%lld", (long long)lease_ms);
-    queue_eval(queue, SCRIPT_lead, 1, lead_answered, leading);
+    queue_eval(queue, &queue->args, SCRIPT_lead, 1, lead_answered, leading);
 }

@@ -166,7 +166,7 @@ void queue_scan(struct queue *queue, int shard, enum queue_index index, int64_t 
         queue_args_str(args, "0");
         queue_args_printf(args, "%lld", (long long)offset);
         queue_args_printf(args, "%lld", (long long)limit);
-        queue_eval(queue, SCRIPT_due, 1, members_answered, scan);
+        queue_eval(queue, &queue->args, SCRIPT_due, 1, members_answered, scan);
     }
 }
 
@@ -404,5 +404,5 @@ void queue_finished(struct queue *queue, int shard, int64_t older_than_ms, int64
     queue_args_printf(args, "%lld", (long long)older_than_ms);
     queue_args_str(args, "0");
     queue_args_printf(args, "%lld", (long long)limit);
-    queue_eval(queue, SCRIPT_due, 1, ids_answered, listing);
+    queue_eval(queue, &queue->args, SCRIPT_due, 1, ids_answered, listing);
 }

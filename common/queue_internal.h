@@ -96,6 +96,7 @@ struct queue {
     struct redis *redis;
     struct redis_options options;                   /* for further connections */
     struct queue_args args;                         /* of the call that is being made */
+    struct queue_args batch_args;                   /* of the batch that is being sent */
     struct queue_follow *follow;                    /* NULL: queue_follow() was not called */
     struct queue_batch *batches[QUEUE_BATCH_COUNT]; /* being filled; NULL: empty */
     struct queue_batch *answering;                  /* its callbacks are being called, or NULL */
@@ -117,9 +118,9 @@ void queue_run(struct queue *queue, enum queue_script script, const char *task, 
 /* The same for a script whose answer is a status. */
 void queue_run_plain(struct queue *queue, enum queue_script script, const char *task, queue_fn *fn,
                      void *ctx);
-/* Sends queue->args, n_keys keys first, to a script that names no keys. */
-void queue_eval(struct queue *queue, enum queue_script script, int n_keys, redis_reply_fn *fn,
-                void *ctx);
+/* Sends the arguments, n_keys keys first, to a script. */
+void queue_eval(struct queue *queue, const struct queue_args *args, enum queue_script script,
+                int n_keys, redis_reply_fn *fn, void *ctx);
 /* Sends queue->args as a plain command on that client. */
 void queue_send(struct redis *redis, struct queue_args *args, redis_reply_fn *fn, void *ctx);
 

@@ -7,9 +7,9 @@
 local us = clock()
 local ms = sub(us, 1, -4)
 local answers = {}
-local lines, leases, taken, wanted, claimed -- of the task at hand
+local wanted, claimed -- of the task at hand
 
--- Keeps what is to be written and read for the claim whose arguments begin at ARGV[i].
+-- Says what is to be written and read for the claim whose arguments begin at ARGV[i].
 local function claim(i, line, deps, run)
     local id, nonce = ARGV[i], ARGV[i + 3]
     if not line then return {'GONE'} end
@@ -26,6 +26,7 @@ local function claim(i, line, deps, run)
         if queue < 0 then queue = 0 end
         token = att .. '-' .. nonce
         run = token .. ' ' .. ARGV[i + 1] .. ' ' .. ARGV[i + 2]
+        local lines, taken = later('HSET', task_key), later('ZREM', ready_key)
         local n = #lines
         lines[n + 1], lines[n + 2] = 'sub:' .. id,
             'RUNNING ' .. att .. ' ' .. left .. ' ' .. indeg .. ' ' .. rdy .. ' ' .. queue .. ' ' .. rest
@@ -33,6 +34,7 @@ local function claim(i, line, deps, run)
         taken[#taken + 1] = member
         log(ms, 'running', id, att, run, '-', '')
     end
+    local leases = later('ZADD', lease_key)
     leases[#leases + 1] = ms + ARGV[i + 4]
     leases[#leases + 1] = member
     local answer = {'OK', token, tonumber(att), tonumber(queue)}
@@ -49,7 +51,7 @@ end
 
 while ARGV[at] do
     -- next task
-    lines, leases, taken, wanted, claimed = {}, {}, {}, {}, {}
+    wanted, claimed = {}, {}
     local asked, n = {}, 0
     for i = at, last, 5 do
         local id = ARGV[i]
@@ -71,10 +73,7 @@ while ARGV[at] do
         n = answer.last + 1
         answer.last = nil
     end
-    put('ZADD', lease_key, leases)
-    put('HSET', task_key, lines)
-    put('ZREM', ready_key, taken)
-    told()
     at = last + 1
 end
+told()
 return answers

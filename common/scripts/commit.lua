@@ -7,7 +7,7 @@
 local us = clock()
 local ms = sub(us, 1, -4)
 local answers = {}
-local lines, data, leases, done -- of the task at hand
+local done -- of the task at hand
 
 -- Successors that are waiting, by id, as far as the task's commits concern them.
 local nodes, order
@@ -37,7 +37,7 @@ local function unblock(succ)
     return true
 end
 
--- Keeps what is to be written for the commit whose arguments begin at ARGV[i].
+-- Says what is to be written for the commit whose arguments begin at ARGV[i].
 local function commit(i, remaining, line, run, succ)
     local id, token = ARGV[i], ARGV[i + 1]
     if not line then return 'GONE' end
@@ -52,18 +52,20 @@ local function commit(i, remaining, line, run, succ)
         local readable, which = unblock(succ)
         if not readable then return damaged(which) end
     end
+    local lines, data, leases = later('HSET', task_key), later('HSET', data_key), later('ZREM', lease_key)
     local n = #lines
     lines[n + 1], lines[n + 2] = 'sub:' .. id, 'DONE ' .. att .. ' ' .. rest
-    data[2 * n + 1], data[2 * n + 2] = 'outcome:' .. id, ARGV[i + 2]
-    data[2 * n + 3], data[2 * n + 4] = 'timing:' .. id, ARGV[i + 3]
-    done[#done + 1] = {id = id, att = att, prio = prio, exp = exp, run = run, timing = ARGV[i + 3]}
+    n = #data
+    data[n + 1], data[n + 2] = 'outcome:' .. id, ARGV[i + 2]
+    data[n + 3], data[n + 4] = 'timing:' .. id, ARGV[i + 3]
     leases[#leases + 1] = T .. '/' .. id
+    done[#done + 1] = {id = id, att = att, prio = prio, exp = exp, run = run, timing = ARGV[i + 3]}
     return 'OK'
 end
 
--- The successors' lines, among those to be written; returns those that become READY, with meta.
+-- The successors' lines; returns those that become READY, with meta.
 local function unblocked()
-    local ready, ids = {}, {}
+    local ready, ids, lines = {}, {}, later('HSET', task_key)
     for _, node in ipairs(order) do
         if node.fewer and node.s[INDEG] <= 0 then
             ready[#ready + 1], ids[#ids + 1] = node, node.id
@@ -79,32 +81,31 @@ local function unblocked()
     return ready
 end
 
--- Nothing in it may fail.
-local function write(ready, state, remaining)
+-- What the commits of one task do to the task.
+local function advance(state, remaining)
     local over = remaining <= 0 and (state == 'RUNNING' or state == 'LOADING')
+    local lines, events = later('HSET', task_key), later('XADD', ev_key)
     for i, d in ipairs(done) do
         local reached = over and i == #done and 'DONE' or '-'
-        events[2 * i - 1] = 'DONE ' .. T .. ' ' .. d.id .. ' ' .. d.att .. ' ' .. d.prio .. ' ' .. d.exp .. ' - ' ..
+        events[#events + 1] = 'DONE ' .. T .. ' ' .. d.id .. ' ' .. d.att .. ' ' .. d.prio .. ' ' .. d.exp .. ' - ' ..
             reached .. ' '
-        events[2 * i] = d.timing
+        events[#events + 1] = d.timing
         log(ms, 'done', d.id, d.att, d.run, '-', '', reached)
     end
     local n = #lines
     lines[n + 1], lines[n + 2] = 'remaining', remaining
     if over then
         lines[n + 3], lines[n + 4], lines[n + 5], lines[n + 6] = 'state', 'DONE', 'finished', ms
-        call('ZADD', fin_key, ms, T)
+        local finished = later('ZADD', fin_key)
+        finished[#finished + 1] = ms
+        finished[#finished + 1] = T
     end
-    put('HSET', task_key, lines)
-    put('HSET', data_key, data)
-    put('ZREM', lease_key, leases)
-    make_ready(ready, us)
-    told()
+    make_ready(unblocked(), us)
 end
 
 while ARGV[at] do
     -- next task
-    lines, data, leases, done, nodes, order = {}, {}, {}, {}, {}, {}
+    done, nodes, order = {}, {}, {}
     local asked, n = {'state', 'remaining'}, 2
     for i = at, last, 4 do
         local id = ARGV[i]
@@ -119,8 +120,9 @@ while ARGV[at] do
         n = n + 3
     end
     if #done > 0 then
-        write(unblocked(), old[1], remaining - #done)
+        advance(old[1], remaining - #done)
     end
     at = last + 1
 end
+told()
 return answers

@@ -17,36 +17,46 @@ local function clock()
     return t[1] .. sub('00000' .. t[2], -6)
 end
 
--- Kept until told(): events (text, record, ...) and lines of the log.
-local events, notes = {}, {}
+-- Values for a command on a key, which told() writes: each key is written once in a batch.
+local pending, keys = {}, {}
+local function keep(command, key, values)
+    values.command, values.task = command, task_key
+    pending[key], keys[#keys + 1] = values, key
+    return values
+end
+
+-- The values so far, to be added to.
+local function later(command, key)
+    return pending[key] or keep(command, key, {})
+end
 
 -- A line of the log, for people. `state`: the state that the task has reached with this.
 local function log(ms, what, id, att, run, class, text, state)
+    local notes = later('RPUSH', log_key)
     notes[#notes + 1] = ms .. ' ' .. what .. ' ' .. id .. ' ' .. att .. ' ' .. run .. ' ' .. class .. ' ' ..
         (state or '-') .. ' ' .. text
 end
 
--- Any number of values at the end of a list or in a hash and the like; returns the last answer.
-local function put(command, key, values)
-    local answer
-    for from = 1, #values, 1000 do
-        answer = call(command, key, unpack(values, from, math.min(from + 999, #values)))
-    end
-    return answer
-end
-
--- Writes the events, many to an entry of the outbox, and the log, which is bounded.
+-- Writes what was kept, and tells those who follow a log, which is bounded. Many events make one
+-- entry of an outbox. Nothing in it may fail.
 local function told()
-    for from = 1, #events, 1000 do
-        call('XADD', ev_key, '*', unpack(events, from, math.min(from + 999, #events)))
-    end
-    if #notes > 0 then
-        local n = put('RPUSH', log_key, notes)
-        if n > 50000 then
-            call('LTRIM', log_key, -50000, -1)
-            call('HINCRBY', task_key, 'dropped', n - 50000)
+    for _, key in ipairs(keys) do
+        local values, n = pending[key], 0
+        for from = 1, #values, 1000 do
+            local to = math.min(from + 999, #values)
+            if values.command == 'XADD' then
+                call('XADD', key, '*', unpack(values, from, to))
+            else
+                n = call(values.command, key, unpack(values, from, to))
+            end
         end
-        call('PUBLISH', log_key, '')
+        if values.command == 'RPUSH' then
+            call('PUBLISH', key, '')
+            if n > 50000 then
+                call('LTRIM', key, -50000, -1)
+                call('HINCRBY', values.task, 'dropped', n - 50000)
+            end
+        end
     end
-    events, notes = {}, {}
+    pending, keys = {}, {}
 end

@@ -1,33 +1,32 @@
--- For the outbox, with told(). `state`: the state that the task has reached with this, or '-'.
+-- For the outbox. `state`: the state that the task has reached with this, or '-'.
 local function event(kind, id, s, state, text, record)
+    local events = later('XADD', ev_key)
     local n = #events
     events[n + 1] = kind .. ' ' .. T .. ' ' .. id .. ' ' .. s[ATT] .. ' ' .. s[PRIO] .. ' ' .. s[EXP] .. ' ' ..
         s[CLASS] .. ' ' .. state .. ' ' .. text
     events[n + 2] = record
 end
 
--- Makes subtasks READY: list of {id, s = words, meta = record, avoid = arms}. The score is the time
+-- Makes subtasks READY, with told(): list of {id, s = words, meta = record, avoid = arms}. The score is the time
 -- in us, less a year for each step of priority: exact in a double. No log when just submitted.
 local function make_ready(list, us, submitted)
-    local lines, scores, n = {}, {}, 0
+    local lines, scores = later('HSET', task_key), later('ZADD', ready_key)
     local ms = sub(us, 1, -4)
     for i = 1, #list do
         local r = list[i]
         local s, id = r.s, r.id
         s[STATE], s[RDY] = 'READY', us
+        local n, m = #lines, #scores
         lines[n + 1], lines[n + 2] = 'sub:' .. id, concat(s, ' ')
-        scores[n + 1], scores[n + 2] = us, T .. '/' .. id
+        scores[m + 1], scores[m + 2] = us, T .. '/' .. id
         if i > 1 or s[PRIO] ~= '0' then
-            scores[n + 1] = us + (i - 1) - s[PRIO] * 31536000000000
+            scores[m + 1] = us + (i - 1) - s[PRIO] * 31536000000000
         end
-        n = n + 2
         event('READY', id, s, submitted and i == 1 and 'SUBMITTED' or '-', r.avoid or '', r.meta or '')
         if not submitted then
             log(ms, 'ready', id, s[ATT], '- - -', s[CLASS], '')
         end
     end
-    put('HSET', task_key, lines)
-    put('ZADD', ready_key, scores)
 end
 
 -- One subtask becomes READY again.

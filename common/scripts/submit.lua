@@ -20,18 +20,20 @@ local function submit()
         if old[3] then return 'MORE' end
     end
 
-    -- One node, which is all the task has: what the rest of the script does, without its tables.
+    -- One node, which is all the task has: what the rest of the script does, in less time.
     local max, prio, exp = match(ARGV[at + 7], '^(%d+) (%-?%d+) ([01])$')
     if last - at == 10 and chunks == '1' and prio == '0' then
         local id = ARGV[at + 6]
-        call('ZADD', tasks_key, ms, T)
-        call('HSET', task_key, 'state', 'RUNNING', 'digest', digest, 'created', ms, 'total', '1',
+        keep('HSET', task_key, {'state', 'RUNNING', 'digest', digest, 'created', ms, 'total', '1',
             'remaining', exp == '1' and '2' or '1', 'sub:' .. id,
-            'READY 0 ' .. max .. ' 0 ' .. us .. ' 0 - ' .. max .. ' 0 ' .. exp .. ' 0')
-        call('HSET', data_key, 'title', ARGV[at + 1], 'info', ARGV[at + 2], 'work:' .. id, ARGV[at + 9],
-            'meta:' .. id, ARGV[at + 10])
-        call('ZADD', ready_key, us, T .. '/' .. id)
-        call('XADD', ev_key, '*', 'READY ' .. T .. ' ' .. id .. ' 0 0 ' .. exp .. ' - SUBMITTED ', ARGV[at + 10])
+            'READY 0 ' .. max .. ' 0 ' .. us .. ' 0 - ' .. max .. ' 0 ' .. exp .. ' 0'})
+        keep('HSET', data_key, {'title', ARGV[at + 1], 'info', ARGV[at + 2], 'work:' .. id, ARGV[at + 9],
+            'meta:' .. id, ARGV[at + 10]})
+        local tasks, ready, events = later('ZADD', tasks_key), later('ZADD', ready_key), later('XADD', ev_key)
+        tasks[#tasks + 1], tasks[#tasks + 2] = ms, T
+        ready[#ready + 1], ready[#ready + 2] = #ready == 0 and us or us + #ready, T .. '/' .. id
+        events[#events + 1] = 'READY ' .. T .. ' ' .. id .. ' 0 0 ' .. exp .. ' - SUBMITTED '
+        events[#events + 1] = ARGV[at + 10]
         return 'OK'
     end
 
@@ -71,6 +73,7 @@ local function submit()
             roots[#roots + 1] = root
         end
         make_ready(roots, us, true)
+        told()
         return 'OK'
     end
     lines, ids = {task_key}, {old[7] or nil}
@@ -90,7 +93,7 @@ local answers = {}
 while ARGV[at] do
     -- next task
     answers[#answers + 1] = submit()
-    told()
     at = last + 1
 end
+told()
 return answers
