@@ -548,7 +548,9 @@ static void flush_turn(uv_prepare_t *handle)
     struct redis *redis = handle->data;
     if (redis->turn_fn != NULL)
         redis->turn_fn(redis->turn_ctx);
-    flush(redis);
+    /* When the socket is full, it says itself when there is room. */
+    if (redis->link != NULL && (redis->link->events & UV_WRITABLE) == 0)
+        flush(redis);
 }
 
 void redis_on_turn(struct redis *redis, void (*fn)(void *ctx), void *ctx)
