@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -289,17 +290,32 @@ bool fixture_wait_listen(const char *path, int port, int64_t timeout_ms)
     return fixture_wait(listens, &wait, timeout_ms);
 }
 
+static bool port_is_free(int port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool is_free = fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+    close(fd);
+    return is_free;
+}
+
+/* Below the ports that the system gives to connections, so that none of these takes it. */
+#define PORT_FIRST 12000
+#define PORT_COUNT 20000
+
 int fixture_free_port(void)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    socklen_t len = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, len) != 0 ||
-        getsockname(fd, (struct sockaddr *)&address, &len) != 0)
-        die("free port");
-    close(fd);
-    return ntohs(address.sin_port);
+    for (int tries = 0; tries < 1000; tries++) {
+        uint32_t bits;
+        if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits)
+            break;
+        int port = PORT_FIRST + (int)(bits % PORT_COUNT);
+        if (port_is_free(port) && port_is_free(port + 1))
+            return port;
+    }
+    die("no free port");
+    return -1;
 }
 
 const char *fixture_write(struct fixture *fixture, const char *name, const char *text)

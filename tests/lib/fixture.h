@@ -51,7 +51,7 @@ bool fixture_wait(bool (*fn)(void *ctx), void *ctx, int64_t timeout_ms);
 /* Waits until something accepts connections on 127.0.0.1:port or, with port 0, the unix socket at
  * path. */
 bool fixture_wait_listen(const char *path, int port, int64_t timeout_ms);
-/* A TCP port on 127.0.0.1 that was free a moment ago. */
+/* A TCP port on 127.0.0.1 that was free a moment ago, and so was the one after it. */
 int fixture_free_port(void);
 /* Writes a file below dir (parents made); returns its full path, valid until the next call. */
 const char *fixture_write(struct fixture *fixture, const char *name, const char *text);
