@@ -257,9 +257,12 @@ static void check_listed(const struct check *check, const struct redis_value *va
 static void check_log(const struct check *check, const struct redis_value *log)
 {
     struct queue_log_line line;
-    for (size_t i = 0; i < redis_len(log); i++)
-        if (!queue_log_parse(&line, (int64_t)i, redis_at(log, i)))
+    for (size_t i = 0; i < redis_len(log); i++) {
+        size_t len;
+        const char *text = redis_str(redis_at(log, i), &len);
+        if (!queue_log_parse(&line, (int64_t)i, text, len))
             find(check, "", "entry %zu of its log is not readable", i);
+    }
 }
 
 /* Fields of the hashes that belong to no subtask. */

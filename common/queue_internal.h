@@ -185,12 +185,12 @@ bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_va
                        size_t at);
 
 struct queue_log_line {
-    struct queue_log_entry entry; /* text points into the reply */
+    struct queue_log_entry entry; /* text points into the line */
     bool task_after;              /* "task-done" comes after it */
     char id[48], what[32], sub[80], worker[256], arm[256], error_class[64];
 };
-/* number: its place in the log, from 0. */
-bool queue_log_parse(struct queue_log_line *ret, int64_t number, const struct redis_value *value);
+/* number: its place in the log, from 0. text is terminated. */
+bool queue_log_parse(struct queue_log_line *ret, int64_t number, const char *text, size_t len);
 
 /* Reports what is wrong with a task. value: answer of check.lua. False: there is no such task. */
 bool queue_check(const char *task, const struct redis_value *value, queue_finding_fn *finding,

@@ -203,13 +203,11 @@ bool queue_entry_parse(struct queue_entry *ret, int shard, const struct redis_va
 }
 
 /* Entry: "ms what sub attempt token worker arm class state text" */
-bool queue_log_parse(struct queue_log_line *ret, int64_t number, const struct redis_value *value)
+bool queue_log_parse(struct queue_log_line *ret, int64_t number, const char *text, size_t len)
 {
     struct queue_word words[9], rest;
     int64_t ms;
     struct queue_log_entry *entry = &ret->entry;
-    size_t len;
-    const char *text = redis_str(value, &len);
     if (!queue_split(text, len, words, 9, &rest) || !queue_word_int(&words[0], &ms) ||
         !queue_word_copy(ret->what, sizeof ret->what, &words[1]) ||
         !queue_word_copy(ret->sub, sizeof ret->sub, &words[2]) ||
@@ -226,6 +224,6 @@ bool queue_log_parse(struct queue_log_line *ret, int64_t number, const struct re
     entry->worker = ret->worker;
     entry->arm = ret->arm;
     entry->error_class = ret->error_class;
-    entry->text = rest.text; /* the reply is terminated */
+    entry->text = rest.text; /* which is terminated */
     return true;
 }

@@ -1,5 +1,5 @@
-/* Follows the log of one task. The log is a list; scripts publish a hint on the channel of its name
- * when they have added to it, and the follower reads what it has not seen. */
+/* Follows the log of one task. The log is a list; scripts publish what they have added to it on the
+ * channel of its name, and the follower reads what it has missed. */
 #include "common/queue_internal.h"
 
 #include <stdio.h>
@@ -29,11 +29,11 @@ struct queue_log_follow {
 
 static void read_more(void *ctx);
 
-static void deliver(struct queue_log_follow *follow, const struct redis_value *value,
+static void deliver(struct queue_log_follow *follow, const char *text, size_t len,
                     const bool *closed)
 {
     struct queue_log_line *line = &follow->line;
-    if (!queue_log_parse(line, follow->next++, value)) {
+    if (!queue_log_parse(line, follow->next++, text, len)) {
         log_warn("skipped a damaged entry of %s", follow->log_key);
         return;
     }
@@ -67,8 +67,11 @@ static void entries_answered(void *ctx, const struct redis_value *value)
     size_t n = redis_len(value);
     if (n > 0 && redis_int(redis_at(value, 0)) > follow->next)
         follow->next = redis_int(redis_at(value, 0));
-    for (size_t i = 1; i < n && !closed; i++)
-        deliver(follow, redis_at(value, i), &closed);
+    for (size_t i = 1; i < n && !closed; i++) {
+        size_t len;
+        const char *text = redis_str(redis_at(value, i), &len);
+        deliver(follow, text, len, &closed);
+    }
     if (closed)
         return;
     follow->closed = NULL;
@@ -91,10 +94,30 @@ static void read_more(void *ctx)
     redis_eval(follow->redis, queue_script(SCRIPT_log), entries_answered, follow, 2, 5, args, NULL);
 }
 
+/* value: ["subscribe", ...] or ["message", channel, text], the text being the number of the first
+ * line, NUL, line, NUL, line and so on. What is not the next is read. */
 static void hint(void *ctx, const struct redis_value *value)
 {
-    (void)value;
-    read_more(ctx);
+    struct queue_log_follow *follow = ctx;
+    size_t len;
+    const char *text = redis_str(redis_at(value, 2), &len);
+    const char *end = text + len, *at = memchr(text, '\0', len);
+    if (follow->reading || at == NULL || strtoll(text, NULL, 10) != follow->next) {
+        read_more(follow);
+        return;
+    }
+    bool closed = false;
+    follow->closed = &closed;
+    while (at != NULL && !closed) {
+        const char *line = at + 1;
+        at = memchr(line, '\0', (size_t)(end - line));
+        deliver(follow, line, (size_t)((at != NULL ? at : end) - line), &closed);
+    }
+    if (closed)
+        return;
+    follow->closed = NULL;
+    if (follow->hinted)
+        read_more(follow);
 }
 
 /* The first entry is not stored but told from the task itself: a task that waits has no log. */

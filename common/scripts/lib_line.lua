@@ -37,8 +37,9 @@ local function log(ms, what, id, att, run, class, text, state)
         (state or '-') .. ' ' .. text
 end
 
--- Writes what was kept, and tells those who follow a log, which is bounded. Many events make one
--- entry of an outbox. Nothing in it may fail.
+-- Writes what was kept, and tells those who follow a log, which is bounded: the number of the first
+-- of the new lines and these, or '' when they are to be read. Many events make one entry of an
+-- outbox. Nothing in it may fail.
 local function told()
     for _, key in ipairs(keys) do
         local values, n = pending[key], 0
@@ -51,7 +52,8 @@ local function told()
             end
         end
         if values.command == 'RPUSH' then
-            call('PUBLISH', key, '')
+            local few = n <= 50000 and #values <= 20
+            call('PUBLISH', key, few and n - #values .. '\0' .. concat(values, '\0') or '')
             if n > 50000 then
                 call('LTRIM', key, -50000, -1)
                 call('HINCRBY', values.task, 'dropped', n - 50000)
