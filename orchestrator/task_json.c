@@ -79,7 +79,9 @@ static void sub_records_init(struct sub_records *sub, const struct queue_sub_vie
     if (!decode(&sub->meta, MESSAGE_meta, view->meta))
         sub->meta = (struct message){.meta = {.kind = "", .role = "", .model = "", .title = ""}};
     sub->has_outcome = decode(&sub->outcome, MESSAGE_outcome, view->outcome);
-    sub->has_timing = decode(&sub->timing, MESSAGE_timing, view->timing);
+    /* While it runs again, what the attempt before was is no answer. */
+    sub->has_timing =
+        view->state != SUB_RUNNING && decode(&sub->timing, MESSAGE_timing, view->timing);
 }
 
 static void sub_records_release(struct sub_records *sub)
@@ -92,8 +94,9 @@ static void sub_records_release(struct sub_records *sub)
 static void set_times(json_t *object, const struct sub_records *sub)
 {
     const struct msg_timing *timing = &sub->timing.timing;
-    bool known = sub->has_timing;
-    set(object, "queue_ms", num_or_null(known, timing->queue_ms));
+    bool known = sub->has_timing, running = sub->view->state == SUB_RUNNING;
+    set(object, "queue_ms",
+        num_or_null(known || running, running ? sub->view->queue_ms : timing->queue_ms));
     set(object, "ttft_ms", num_or_null(known, timing->ttft_ms));
     set(object, "load_ms", num_or_null(known, timing->load_ms));
     set(object, "prompt_ms", num_or_null(known, timing->prompt_ms));
@@ -104,25 +107,34 @@ static void set_times(json_t *object, const struct sub_records *sub)
     set(object, "cost_usd", num_or_null(known, timing->cost_usd));
 }
 
+/* `alias` of `alias@place`; what was asked for when the arm is not known. */
+static json_t *model_of_arm(const char *arm, const char *asked)
+{
+    const char *at = strrchr(arm, '@');
+    return at != NULL ? task_json_text(arm, (size_t)(at - arm)) : str_or_null(asked);
+}
+
 /* Who ran it: the outcome knows best, then the last attempt's timing, then the queue. */
 static void set_places(json_t *object, const struct sub_records *sub)
 {
     const struct msg_outcome *outcome = &sub->outcome.outcome;
     const struct msg_timing *timing = &sub->timing.timing;
     bool done = sub->has_outcome, timed = sub->has_timing;
-    const char *owner = sub->view->owner;
-    const char *asked = sub->meta.meta.model;
+    const char *owner = sub->view->owner, *arm = sub->view->arm;
     set(object, "provider",
         str_or_null(done    ? outcome->provider
                     : timed ? timing->provider
                             : NULL));
-    set(object, "model", str_or_null(done ? outcome->model : timed ? timing->model : asked));
+    set(object, "model",
+        done    ? str_or_null(outcome->model)
+        : timed ? str_or_null(timing->model)
+                : model_of_arm(arm, sub->meta.meta.model));
     set(object, "served_model",
         str_or_null(done    ? outcome->served_model
                     : timed ? timing->served_model
                             : NULL));
     set(object, "worker", str_or_null(done ? outcome->worker : owner));
-    set(object, "arm", str_or_null(done ? outcome->arm : timed ? timing->arm : NULL));
+    set(object, "arm", str_or_null(done ? outcome->arm : timed ? timing->arm : arm));
 }
 
 static json_t *sub_json(const struct sub_records *sub)

@@ -417,6 +417,13 @@ static void a_running_task_is_left_cancelled_and_taken_up_again(void **state)
     assert_true(in(&errors, "goes on: `orchestrator wait t"));
     char id[32];
     newest_task(id, "RUNNING");
+    assert_int_equal(RUN("show", id, "--json"), 0);
+    json_t *task = parsed(), *subtask = json_path(task, "subtasks.0");
+    assert_string_equal(json_str(subtask, "worker", ""), "w0");
+    assert_int_equal(strncmp(json_str(subtask, "arm", ""), "slow@", 5), 0);
+    assert_string_equal(json_str(subtask, "model", ""), "slow");
+    assert_true(json_is_real(json_get(subtask, "queue_ms")));
+    json_decref(task);
     assert_int_equal(RUN("result", id), 1);
     assert_int_equal(RUN("retry", id), 1);
     assert_true(in(&errors, "only failed and cancelled"));
