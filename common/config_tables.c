@@ -147,7 +147,8 @@ static const struct config_field model_fields[] = {
     {"name", &config_kind_text, MODEL(name),
      .help = "The provider's name of the model; by default the alias."},
     {"context", &config_kind_int, MODEL(context), .fallback = "0", .min = 0, .max = 1e9,
-     .help = "Context window in tokens; 0: unknown."},
+     .help = "Context window in tokens, within which earlier results are cut to fit; 0: unknown, "
+             "taken as 100000."},
     {"max_output", &config_kind_int, MODEL(max_output), .fallback = "0", .min = 0, .max = 1e9,
      .help = "Longest answer in tokens; 0: unknown."},
     {"local", &config_kind_bool, MODEL(local),
