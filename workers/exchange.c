@@ -245,9 +245,10 @@ static bool take_body(void *ctx, const char *data, size_t len)
     struct exchange *exchange = ctx;
     exchange->heard_ms = (int64_t)uv_now(exchange->all->loop);
     exchange->received_bytes += (int64_t)len;
-    if (exchange->received_bytes > EXCHANGE_MAX_BYTES) {
+    int64_t most = exchange->kind == BODY_STREAM ? EXCHANGE_MAX_STREAM : EXCHANGE_MAX_BYTES;
+    if (exchange->received_bytes > most) {
         provider_reply_fail(&exchange->reply, CLASS_BAD_RESPONSE,
-                            "the response is larger than %d MiB", (int)(EXCHANGE_MAX_BYTES >> 20));
+                            "the response is larger than %d MiB", (int)(most >> 20));
         return false;
     }
     if (exchange->kind == BODY_STREAM)

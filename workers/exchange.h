@@ -12,9 +12,11 @@
 #include "workers/keys.h"
 #include "workers/provider.h"
 
-#define EXCHANGE_MAX_BYTES ((int64_t)64 * 1024 * 1024) /* of one response body */
-#define EXCHANGE_MAX_TEXT ((size_t)16 * 1024 * 1024)   /* of an answer: what an outcome holds */
-#define EXCHANGE_MAX_FAILURE ((size_t)1024 * 1024)     /* of an error body; the rest is dropped */
+#define EXCHANGE_MAX_BYTES ((int64_t)64 * 1024 * 1024) /* of a body that is kept whole */
+/* Of a stream: some servers wrap each token of a few bytes in half a KiB. */
+#define EXCHANGE_MAX_STREAM ((int64_t)1024 * 1024 * 1024)
+#define EXCHANGE_MAX_TEXT ((size_t)16 * 1024 * 1024) /* of an answer: what an outcome holds */
+#define EXCHANGE_MAX_FAILURE ((size_t)1024 * 1024)   /* of an error body; the rest is dropped */
 #define EXCHANGE_LINGER_MS 2000 /* how long the end of a finished stream is waited for */
 
 struct exchanges; /* what the calls of a process share: connections and the clock of the limits */

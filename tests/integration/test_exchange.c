@@ -200,6 +200,26 @@ static void comments_end_a_gap(void **state)
     assert_true(outcome.report.generate_ms >= 600); /* longer than the gap allowed */
 }
 
+static void a_stream_may_be_bulky_as_long_as_its_text_is_not(void **state)
+{
+    (void)state;
+    struct outcome outcome = ask("bulky", (struct exchange_limits){0});
+    assert_string_equal(outcome.error_text, "");
+    assert_string_equal(outcome.text, "one two three");
+    assert_true(outcome.report.received_bytes > EXCHANGE_MAX_BYTES);
+}
+
+static void a_stream_that_never_pauses_holds_up_no_other(void **state)
+{
+    (void)state;
+    struct outcome torrent;
+    struct exchange *exchange = begin(&torrent, url_of("torrent"), (struct exchange_limits){0});
+    for (int i = 0; i < 3 && !torrent.done; i++)
+        assert_int_equal(ask("ok", (struct exchange_limits){.total_ms = 10000}).error, CLASS_NONE);
+    assert_false(torrent.done);
+    exchange_cancel(&exchange);
+}
+
 static void the_whole_call_has_a_limit(void **state)
 {
     (void)state;
@@ -384,6 +404,8 @@ int main(void)
         EXCHANGE_TEST(comments_are_no_tokens),
         EXCHANGE_TEST(silence_between_tokens_times_out),
         EXCHANGE_TEST(comments_end_a_gap),
+        EXCHANGE_TEST(a_stream_may_be_bulky_as_long_as_its_text_is_not),
+        EXCHANGE_TEST(a_stream_that_never_pauses_holds_up_no_other),
         EXCHANGE_TEST(the_whole_call_has_a_limit),
         EXCHANGE_TEST(a_connection_that_does_not_come_times_out),
         EXCHANGE_TEST(nobody_listening_is_worth_a_retry),

@@ -213,6 +213,37 @@ static enum after serve_drip(struct connection *connection)
                : HUNGUP;
 }
 
+static enum after serve_torrent(struct connection *connection)
+{
+    char comments[32768];
+    for (size_t i = 0; i < sizeof comments; i++)
+        comments[i] = ":ping\n\n"[i % 7];
+    comments[sizeof comments - 1] = '\0';
+    bool good = write_head(connection);
+    while (good)
+        good = write_chunk(connection, comments);
+    return HUNGUP;
+}
+
+static enum after serve_bulky(struct connection *connection)
+{
+    size_t len = (size_t)1 << 20;
+    char *comment = malloc(len + 1);
+    if (comment == NULL)
+        return HUNGUP;
+    memset(comment, 'x', len);
+    memcpy(comment, ": ", 2);
+    memcpy(comment + len - 2, "\n\n", 3);
+    bool good = write_head(connection) && write_token(connection, MODEL, "one two ");
+    for (int i = 0; good && i < 72; i++)
+        good = write_chunk(connection, comment);
+    free(comment);
+    return good && write_token(connection, MODEL, "three") && write_finish(connection, MODEL) &&
+                   write_end(connection)
+               ? KEEP
+               : HUNGUP;
+}
+
 static enum after serve_truncate(struct connection *connection)
 {
     write_head(connection);

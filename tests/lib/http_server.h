@@ -17,6 +17,8 @@
     X(stall, "reads the request and never answers")                                                \
     X(comments, "streams comments, but no token")                                                  \
     X(gap, "streams one token, then nothing")                                                      \
+    X(bulky, "streams 72 MiB of comments between its tokens")                                      \
+    X(torrent, "streams comments without an end")                                                  \
     X(drip, "streams a comment every 40 ms 20 times between its tokens")                           \
     X(truncate, "streams one token and closes")                                                    \
     X(unfinished, "streams one token and ends the stream well, without a finish signal")           \
