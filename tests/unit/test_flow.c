@@ -299,6 +299,23 @@ static void a_plan_is_read_expanded_and_then_checkpointed(void **state)
     end();
 }
 
+static void a_plan_in_the_middle_of_an_entry_holds_the_whole_entry_back(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", PLAN_NODE, 0);
+    int before = sequence;
+    queue_event((struct queue_event){.kind = QUEUE_EVENT_DONE, .task = "u", .sub = "x"});
+    sequence--; /* what follows is another event of the same entry */
+    queue_event((struct queue_event){
+        .kind = QUEUE_EVENT_DONE, .task = "t", .sub = PLAN_NODE, .expands = true});
+    step((struct flow_event){.kind = FLOW_EVENT_STOP});
+    char id[32];
+    snprintf(id, sizeof id, "1-%d", before);
+    assert_string_equal(only(FLOW_CHECKPOINT)->id, id);
+    end();
+}
+
 static enum flow_expand expand_of(const char *sub, enum flow_verdict verdict)
 {
     queue_event(
@@ -733,6 +750,7 @@ int main(void)
         cmocka_unit_test(an_unserved_subtask_is_noted_once),
         cmocka_unit_test(unserved_subtasks_leave_room_for_others),
         cmocka_unit_test(a_plan_is_read_expanded_and_then_checkpointed),
+        cmocka_unit_test(a_plan_in_the_middle_of_an_entry_holds_the_whole_entry_back),
         cmocka_unit_test(a_bad_plan_is_repaired_once_and_then_given_up),
         cmocka_unit_test(a_refused_expand_is_tried_again),
         cmocka_unit_test(a_checkpoint_waits_until_the_records_are_kept),
