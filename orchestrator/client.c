@@ -131,6 +131,26 @@ void client_close(struct client *client)
     client->open = false;
 }
 
+int client_each_task(const struct invocation *invocation, client_task_fn *fn, void *ctx)
+{
+    struct client client;
+    const char *const *ids;
+    size_t n_ids = invocation_args(invocation, &ids);
+    int code = client_open(&client, invocation);
+    if (code != EXIT_DONE)
+        return code;
+    code = client_connect(&client, invocation, false);
+    bool go_on = code == EXIT_DONE;
+    for (size_t i = 0; go_on && i < n_ids; i++) {
+        int one = fn(&client, invocation, ids[i], ctx);
+        go_on = one != EXIT_UNREACHABLE && one != EXIT_STOPPED;
+        if (code == EXIT_DONE || one == EXIT_UNREACHABLE)
+            code = one;
+    }
+    client_close(&client);
+    return code;
+}
+
 /* --- answers -------------------------------------------------------------------------------- */
 
 void client_answered(void *ctx, enum queue_status status, const char *err)

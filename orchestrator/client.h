@@ -27,6 +27,12 @@ int client_open(struct client *client, const struct invocation *invocation);
  * local stack that does not run is started first. Errors are printed. */
 int client_connect(struct client *client, const struct invocation *invocation, bool start_stack);
 void client_close(struct client *client); /* accepts one that was only partly opened */
+/* The exec of a command that works on tasks given as arguments: calls fn for each with a connected
+ * client, stops when Redis is lost or a limit is reached (EXIT_UNREACHABLE, EXIT_STOPPED), and
+ * returns the first code that is not EXIT_DONE. */
+typedef int client_task_fn(struct client *client, const struct invocation *invocation,
+                           const char *given, void *ctx);
+int client_each_task(const struct invocation *invocation, client_task_fn *fn, void *ctx);
 
 /* --- answers, waited for ------------------------------------------------------------------- */
 

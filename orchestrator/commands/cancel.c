@@ -8,8 +8,10 @@ static const struct command_option options[] = {
     {0},
 };
 
-static int cancel(struct client *client, const struct invocation *invocation, const char *given)
+static int cancel(struct client *client, const struct invocation *invocation, const char *given,
+                  void *ctx)
 {
+    (void)ctx;
     char id[TASK_ID_SIZE];
     struct client_answer answer = {0};
     int code = client_resolve(client, invocation, given, id);
@@ -43,20 +45,7 @@ static int cancel(struct client *client, const struct invocation *invocation, co
 
 static int exec(struct invocation *invocation)
 {
-    struct client client;
-    const char *const *ids;
-    size_t n_ids = invocation_args(invocation, &ids);
-    int code = client_open(&client, invocation);
-    if (code != EXIT_DONE)
-        return code;
-    code = client_connect(&client, invocation, false);
-    for (size_t i = 0; code != EXIT_UNREACHABLE && i < n_ids; i++) {
-        int one = cancel(&client, invocation, ids[i]);
-        if (code == EXIT_DONE || one == EXIT_UNREACHABLE)
-            code = one;
-    }
-    client_close(&client);
-    return code;
+    return client_each_task(invocation, cancel, NULL);
 }
 
 const struct command command_cancel = {

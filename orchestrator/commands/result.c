@@ -12,8 +12,10 @@ static const struct command_option options[] = {
     {0},
 };
 
-static int result(struct client *client, const struct invocation *invocation, const char *given)
+static int result(struct client *client, const struct invocation *invocation, const char *given,
+                  void *ctx)
 {
+    (void)ctx;
     char id[TASK_ID_SIZE];
     json_t *task;
     int code = client_resolve(client, invocation, given, id);
@@ -42,17 +44,7 @@ static int result(struct client *client, const struct invocation *invocation, co
 
 static int exec(struct invocation *invocation)
 {
-    struct client client;
-    const char *const *ids;
-    invocation_args(invocation, &ids);
-    int code = client_open(&client, invocation);
-    if (code != EXIT_DONE)
-        return code;
-    code = client_connect(&client, invocation, false);
-    if (code == EXIT_DONE)
-        code = result(&client, invocation, ids[0]);
-    client_close(&client);
-    return code;
+    return client_each_task(invocation, result, NULL);
 }
 
 const struct command command_result = {

@@ -29,8 +29,10 @@ static int explain(struct client *client, const struct invocation *invocation, c
     return code;
 }
 
-static int retry(struct client *client, const struct invocation *invocation, const char *given)
+static int retry(struct client *client, const struct invocation *invocation, const char *given,
+                 void *ctx)
 {
+    (void)ctx;
     char id[TASK_ID_SIZE];
     struct client_answer answer = {0};
     int code = client_resolve(client, invocation, given, id);
@@ -49,17 +51,7 @@ static int retry(struct client *client, const struct invocation *invocation, con
 
 static int exec(struct invocation *invocation)
 {
-    struct client client;
-    const char *const *ids;
-    invocation_args(invocation, &ids);
-    int code = client_open(&client, invocation);
-    if (code != EXIT_DONE)
-        return code;
-    code = client_connect(&client, invocation, false);
-    if (code == EXIT_DONE)
-        code = retry(&client, invocation, ids[0]);
-    client_close(&client);
-    return code;
+    return client_each_task(invocation, retry, NULL);
 }
 
 const struct command command_retry = {

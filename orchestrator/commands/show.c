@@ -50,8 +50,10 @@ static void print_task(const struct client *client, const struct invocation *inv
     free(text);
 }
 
-static int show(struct client *client, const struct invocation *invocation, const char *given)
+static int show(struct client *client, const struct invocation *invocation, const char *given,
+                void *ctx)
 {
+    (void)ctx;
     char id[TASK_ID_SIZE];
     json_t *task, *log = NULL;
     const char *output = invocation_value(invocation, "output");
@@ -76,17 +78,7 @@ static int show(struct client *client, const struct invocation *invocation, cons
 
 static int exec(struct invocation *invocation)
 {
-    struct client client;
-    const char *const *ids;
-    invocation_args(invocation, &ids);
-    int code = client_open(&client, invocation);
-    if (code != EXIT_DONE)
-        return code;
-    code = client_connect(&client, invocation, false);
-    if (code == EXIT_DONE)
-        code = show(&client, invocation, ids[0]);
-    client_close(&client);
-    return code;
+    return client_each_task(invocation, show, NULL);
 }
 
 const struct command command_show = {

@@ -14,22 +14,28 @@ static const struct command_option options[] = {
     {0},
 };
 
+struct waiting {
+    struct watch_options watch;
+    bool several; /* tasks are waited for */
+};
+
 static int wait_one(struct client *client, const struct invocation *invocation, const char *given,
-                    const struct watch_options *watch, bool several)
+                    void *ctx)
 {
+    const struct waiting *waiting = ctx;
     char id[TASK_ID_SIZE];
     json_t *task;
     int code = client_resolve(client, invocation, given, id);
     if (code == EXIT_DONE)
-        code = watch_task(client, invocation, id, watch, &task);
+        code = watch_task(client, invocation, id, &waiting->watch, &task);
     if (code != EXIT_DONE)
         return code;
     const struct client_delivery delivery = {
         .out = invocation_value(invocation, "out"),
         .force = invocation_has(invocation, "force"),
         .json = invocation_has(invocation, "json"),
-        .lines = several,
-        .quiet = watch->quiet,
+        .lines = waiting->several,
+        .quiet = waiting->watch.quiet,
         .timing = true,
         .simulated = client->config->simulated,
     };
@@ -40,7 +46,6 @@ static int wait_one(struct client *client, const struct invocation *invocation, 
 
 static int exec(struct invocation *invocation)
 {
-    struct client client;
     const char *const *ids;
     size_t n_ids = invocation_args(invocation, &ids);
     int64_t timeout_ms = 0;
@@ -49,23 +54,12 @@ static int exec(struct invocation *invocation)
         return EXIT_USAGE;
     if (n_ids > 1 && invocation_has(invocation, "out"))
         return command_fail(invocation, EXIT_USAGE, "--out takes the files of one task only");
-    const struct watch_options watch = {
-        .quiet = invocation_has(invocation, "quiet"),
-        .until_ms = limited > 0 ? clock_ms() + timeout_ms : 0,
+    struct waiting waiting = {
+        .watch = {.quiet = invocation_has(invocation, "quiet"),
+                  .until_ms = limited > 0 ? clock_ms() + timeout_ms : 0},
+        .several = n_ids > 1,
     };
-    int code = client_open(&client, invocation);
-    if (code != EXIT_DONE)
-        return code;
-    code = client_connect(&client, invocation, false);
-    for (size_t i = 0; code != EXIT_UNREACHABLE && i < n_ids; i++) {
-        int one = wait_one(&client, invocation, ids[i], &watch, n_ids > 1);
-        if (code == EXIT_DONE || one == EXIT_UNREACHABLE)
-            code = one;
-        if (one == EXIT_STOPPED)
-            break; /* time is up, or a signal */
-    }
-    client_close(&client);
-    return code;
+    return client_each_task(invocation, wait_one, &waiting);
 }
 
 const struct command command_wait = {
