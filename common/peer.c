@@ -271,6 +271,8 @@ static void check_lost(struct peer *peer, struct link *link, int64_t now)
         return;
     link->connected = link->heard_once = false;
     link->introduced_ms = 0;
+    /* The broker may know us all the while: when it is heard again, we introduce ourselves. */
+    link->boot[0] = '\0';
     if (peer->callbacks.lost != NULL)
         peer->callbacks.lost(peer->ctx, link->broker);
 }
