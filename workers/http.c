@@ -29,6 +29,7 @@ struct lane {
     struct http *http; /* borrowed */
     CURLM *multi;
     struct loop_timer *timer;
+    bool in_timer; /* it is firing */
     size_t calls;
 };
 
@@ -117,6 +118,10 @@ static int set_timer(CURLM *multi, long timeout_ms, void *ctx)
 {
     (void)multi;
     struct lane *lane = ctx;
+    /* Where data comes faster than it is read, curl wants to go on at once, again and again. But
+     * libuv runs what is due before it looks at any descriptor: not even Redis would be heard. */
+    if (timeout_ms == 0 && lane->in_timer)
+        timeout_ms = 1;
     if (timeout_ms < 0)
         loop_timer_stop(lane->timer);
     else
@@ -129,7 +134,9 @@ static void timer_fired(void *ctx)
     struct lane *lane = ctx;
     int running;
     lane->http->depth++;
+    lane->in_timer = true;
     curl_multi_socket_action(lane->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+    lane->in_timer = false;
     lane->http->depth--;
     reap(lane);
 }
