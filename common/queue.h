@@ -134,14 +134,17 @@ typedef void queue_claim_fn(void *ctx, enum queue_status status, const struct qu
 void queue_claim(struct queue *queue, const char *task, const char *sub, const char *worker,
                  const char *arm, const char *nonce, int64_t lease_ms, queue_claim_fn *fn,
                  void *ctx);
+/* What fail.lua says too: a subtask that only waits is dead after so many attempts. */
+#define QUEUE_WAITS_MAX 100
 /* OK, STALE, CANCEL, GONE. */
 void queue_renew(struct queue *queue, const char *task, const char *sub, const char *token,
                  int64_t lease_ms, queue_fn *fn, void *ctx);
 /* OK, DUP (the same token again), STALE, CANCELLED, GONE. */
 void queue_commit(struct queue *queue, const char *task, const char *sub, const char *token,
                   struct bytes outcome, struct bytes timing, queue_fn *fn, void *ctx);
-/* A failed attempt. action RETRY: after backoff_ms; MOVE: at once, and `arm` is added to the arms
- * this subtask avoids; DEAD: never. RETRY, DEAD, STALE, CANCELLED (also when the task is over, so
+/* A failed attempt. action RETRY: after backoff_ms; WAIT: likewise, and it does not count against
+ * max_attempts, but for every QUEUE_WAITS_MAX-th attempt, which is the last one; MOVE: at once, and
+ * `arm` is added to the arms this subtask avoids; DEAD: never. RETRY, DEAD, STALE, CANCELLED (also when the task is over, so
  * that there is no further attempt), GONE. reason: for people. A dead subtask makes its task
  * FAILED; the rest of it that does not run is CANCELLED, and what runs may still commit. */
 void queue_fail(struct queue *queue, const char *task, const char *sub, const char *token,

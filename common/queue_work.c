@@ -82,8 +82,10 @@ static void send_fail(struct queue *queue, const char *task, const char *sub, co
                       const char *arm, int64_t backoff_ms, struct bytes timing, queue_fn *fn,
                       void *ctx)
 {
-    static const char *const actions[] = {
-        [ERROR_RETRY] = "RETRY", [ERROR_MOVE] = "MOVE", [ERROR_DEAD] = "DEAD"};
+    static const char *const actions[] = {[ERROR_RETRY] = "RETRY",
+                                          [ERROR_WAIT] = "WAIT",
+                                          [ERROR_MOVE] = "MOVE",
+                                          [ERROR_DEAD] = "DEAD"};
     if (reason == NULL)
         reason = "";
     size_t len = strlen(reason);

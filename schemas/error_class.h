@@ -4,10 +4,12 @@
 
 /* What the queue does with a failure of that class.
  *   RETRY  the same arm may try again after a backoff (or the server's own delay)
+ *   WAIT   the same, and the attempt does not count: the server only asks for patience
  *   MOVE   another arm, at once; this arm is avoided by this subtask from now on
  *   DEAD   nobody will do better: the subtask is dead */
 enum error_action {
     ERROR_RETRY,
+    ERROR_WAIT,
     ERROR_MOVE,
     ERROR_DEAD,
 };
@@ -16,9 +18,9 @@ enum error_action {
 #define ERROR_CLASSES(X)                                                                           \
     X(NONE, "none", ERROR_RETRY, "no error")                                                       \
     X(RETRY, "retry", ERROR_RETRY, "a passing fault of the server or the connection")              \
-    X(RATE_LIMITED, "rate_limited", ERROR_RETRY, "too many requests or tokens for now")            \
+    X(RATE_LIMITED, "rate_limited", ERROR_WAIT, "too many requests or tokens for now")             \
     X(QUOTA, "quota", ERROR_MOVE, "no credit or a spend limit: waiting does not help")             \
-    X(OVERLOADED, "overloaded", ERROR_RETRY, "the server has no capacity for now")                 \
+    X(OVERLOADED, "overloaded", ERROR_WAIT, "the server has no capacity for now")                  \
     X(CONTEXT_TOO_LONG, "context_too_long", ERROR_MOVE, "the prompt exceeds the model's window")   \
     X(REFUSED, "refused", ERROR_MOVE, "the model or a filter declined to answer")                  \
     X(BAD_REQUEST, "bad_request", ERROR_MOVE, "the provider does not accept the request")          \

@@ -18,8 +18,6 @@
 
 #define SWEEP_MAX_MS 100 /* also the least time between two chunk events of an attempt */
 #define BACKOFF_FIRST_MS 500
-#define BACKOFF_MAX_MS 8000
-#define BACKOFF_SERVER_MAX_MS (3600 * 1000) /* a server that asks for more gets this */
 #define REPEAT_FIRST_MS 100
 #define REPEAT_MAX_MS 2000
 #define REPEAT_ERRORS 10 /* how often an answer that is an error is asked for again */
@@ -313,12 +311,8 @@ static void call_done(void *ctx, struct exchange_report *report)
         commit(attempt, report);
         return;
     }
-    int64_t delay_ms = reply->retry_after_ms;
-    if (delay_ms < 0)
-        delay_ms = backoff_jitter(
-            &all->random, backoff_ms(BACKOFF_FIRST_MS, BACKOFF_MAX_MS, attempt->attempt - 1));
-    if (delay_ms > BACKOFF_SERVER_MAX_MS)
-        delay_ms = BACKOFF_SERVER_MAX_MS;
+    int64_t delay_ms =
+        backoff_failed(&all->random, reply->error, reply->retry_after_ms, attempt->attempt);
     fail(attempt, "failed", reply->error, delay_ms, reply->error_text, report);
 }
 

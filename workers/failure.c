@@ -317,7 +317,8 @@ enum error_class failure_class(const struct failure *failure)
 /* x-should-retry outweighs what only the status said. */
 static enum error_class obey_should_retry(enum error_class class_, const char *should)
 {
-    bool retries = error_class_action(class_) == ERROR_RETRY;
+    enum error_action action = error_class_action(class_);
+    bool retries = action == ERROR_RETRY || action == ERROR_WAIT;
     if (should != NULL && strcasecmp(should, "true") == 0 && !retries)
         return CLASS_RETRY;
     if (should != NULL && strcasecmp(should, "false") == 0 && retries)

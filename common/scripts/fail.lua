@@ -27,7 +27,10 @@ else
     if state ~= 'RUNNING' then return 'RETRY' end -- this call was applied before
 end
 local open = old[3] == 'RUNNING' or old[3] == 'LOADING'
-local dead = action == 'DEAD' or s[LEFT] == '0'
+-- WAIT does not count, but must end: see QUEUE_WAITS_MAX. Attempts are numbered on when a person has
+-- a dead subtask tried again: hence every hundredth, not all behind the hundredth.
+local waits = action == 'WAIT' and s[ATT] % 100 ~= 0
+local dead = action == 'DEAD' or (action == 'WAIT' and not waits) or (s[LEFT] == '0' and not waits)
 
 -- Nothing below may fail.
 call('ZREM', lease_key, member)
@@ -51,6 +54,9 @@ if dead or not open then
     return s[STATE]
 end
 log(ms, 'retry', id, s[ATT], run, class, reason)
+if waits then
+    s[LEFT] = s[LEFT] + 1
+end
 if action == 'MOVE' then
     local avoid = old[4] or ''
     if not string.find(' ' .. avoid .. ' ', ' ' .. arm .. ' ', 1, true) then

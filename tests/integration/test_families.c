@@ -23,6 +23,7 @@
 #define TEXT "Grüße aus Köln, 日本語 🎉 und nun: Schluß, ende."
 #define COUNT(table) (sizeof table / sizeof *table)
 #define PATIENCE_MS 90000
+#define WAITS 3
 #define MAX_REQUESTS 10000 /* what the simulator remembers */
 
 static const struct api {
@@ -115,7 +116,7 @@ struct lane {
 };
 
 /* One subtask, a task of its own. Faults that strike once leave the next attempt alone; others
- * stay, and the subtask has only one. */
+ * stay, and the subtask has only one, which those that wait may repeat: they strike WAITS times. */
 struct visit {
     char task[TASK_ID_SIZE];
     const struct lane *lane;
@@ -157,6 +158,17 @@ static enum error_class expected_class(const struct fault *fault, const struct l
     return lane->streamed ? fault->streamed : fault->whole;
 }
 
+static bool waits(const struct visit *visit)
+{
+    return visit->class_ != CLASS_NONE && error_class_action(visit->class_) == ERROR_WAIT;
+}
+
+/* How often the fault strikes; 0: always. */
+static int strikes(const struct visit *visit)
+{
+    return visit->once ? 1 : waits(visit) ? WAITS : 0;
+}
+
 static void add_visit(const struct lane *lane, const struct fault *fault, bool once, bool plan)
 {
     struct visit *visit = &world.visits[world.n_visits++];
@@ -189,8 +201,10 @@ static void write_scenario(struct buf *out)
     for (size_t i = 0; i < world.n_visits; i++) {
         const struct visit *visit = &world.visits[i];
         bool filler = strncmp(visit->fault->rule, "tokens", 6) == 0;
-        buf_printf(out, "  - {match: {prompt: '#%zu.'%s}%s%s%s}\n", i,
-                   visit->once ? ", times: 1" : "", filler ? "" : ", reply: {text: '" TEXT "'}",
+        buf_printf(out, "  - {match: {prompt: '#%zu.'", i);
+        if (strikes(visit) > 0)
+            buf_printf(out, ", times: %d", strikes(visit));
+        buf_printf(out, "}%s%s%s}\n", filler ? "" : ", reply: {text: '" TEXT "'}",
                    visit->fault->rule[0] != '\0' ? ", " : "", visit->fault->rule);
     }
     buf_add_str(out, "  - {reply: {text: '" TEXT "'}}\n");
@@ -480,8 +494,8 @@ static void judge(const struct visit *visit)
 {
     bool hurts = visit->class_ != CLASS_NONE;
     bool moves = hurts && error_class_action(visit->class_) == ERROR_MOVE;
-    int runs = hurts && visit->once ? 2 : 1, requests = runs - (moves && visit->once);
-    bool done = !hurts || visit->once;
+    int runs = hurts ? strikes(visit) + 1 : 1, requests = runs - (moves && visit->once);
+    bool done = !hurts || strikes(visit) > 0;
     check(visit, strcmp(visit->error_class, hurts ? error_class_name(visit->class_) : "") == 0,
           hurts ? error_class_name(visit->class_) : "no failure");
     check(visit, visit->state == (done ? SUB_DONE : SUB_DEAD), "state");

@@ -268,6 +268,43 @@ static void attempts_run_out(void **state)
     assert_int_equal(probe_fsck(&probe), 0);
 }
 
+static void waiting_does_not_use_attempts_up(void **state)
+{
+    (void)state;
+    const struct probe_node node[] = {{.id = "a", .max_attempts = 2}};
+    char token[16];
+    assert_int_equal(probe_submit(&probe, T, "d", node, 1), QUEUE_OK);
+    for (int i = 1; i <= 10; i++) {
+        snprintf(token, sizeof token, "%d-n", i);
+        assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+        assert_int_equal(probe_fail(&probe, T, "a", token, ERROR_WAIT, 0), QUEUE_RETRY);
+        assert_int_equal(probe_fail(&probe, T, "a", token, ERROR_WAIT, 0), QUEUE_RETRY);
+    }
+    assert_int_equal(probe_fsck(&probe), 0);
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    assert_int_equal(probe_fail(&probe, T, "a", "11-n", ERROR_RETRY, 0), QUEUE_RETRY);
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    assert_int_equal(probe_fail(&probe, T, "a", "12-n", ERROR_RETRY, 0), QUEUE_DEAD);
+    assert_int_equal(probe_fsck(&probe), 0);
+}
+
+static void waiting_ends_and_begins_anew_when_a_person_retries(void **state)
+{
+    (void)state;
+    char token[16];
+    submit_one();
+    for (int i = 1; i <= QUEUE_WAITS_MAX + 1; i++) {
+        snprintf(token, sizeof token, "%d-n", i);
+        assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+        assert_int_equal(probe_fail(&probe, T, "a", token, ERROR_WAIT, 0),
+                         i == QUEUE_WAITS_MAX ? QUEUE_DEAD : QUEUE_RETRY);
+        if (i == QUEUE_WAITS_MAX)
+            assert_int_equal(probe_task(&probe, queue_retry, T), QUEUE_OK);
+    }
+    assert_string_equal(probe_read(&probe, T), "RUNNING 1/1 a=READY");
+    assert_int_equal(probe_fsck(&probe), 0);
+}
+
 static void a_death_cancels_what_does_not_run(void **state)
 {
     (void)state;
@@ -574,6 +611,8 @@ int main(void)
         TEST(a_delayed_subtask_is_promoted_once_due),
         TEST(a_move_is_ready_at_once_and_avoids_the_arm),
         TEST(attempts_run_out),
+        TEST(waiting_does_not_use_attempts_up),
+        TEST(waiting_ends_and_begins_anew_when_a_person_retries),
         TEST(a_death_cancels_what_does_not_run),
         TEST(a_failure_in_a_failed_task_has_no_further_attempt),
         TEST(a_lease_that_ran_out_is_taken_back),

@@ -136,7 +136,7 @@ static int call_fail(int sub)
 {
     bool owner;
     const char *token = some_token(sub, &owner);
-    static const enum error_action actions[] = {ERROR_RETRY, ERROR_RETRY, ERROR_RETRY,
+    static const enum error_action actions[] = {ERROR_RETRY, ERROR_RETRY, ERROR_WAIT,
                                                 ERROR_MOVE,  ERROR_MOVE,  ERROR_DEAD};
     enum queue_status status =
         probe_fail(&probe, now.task, now.ids[sub], token, actions[below(6)], below(2) == 0 ? 0 : 1);
