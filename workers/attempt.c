@@ -21,7 +21,8 @@
 #define REPEAT_FIRST_MS 100
 #define REPEAT_MAX_MS 2000
 #define REPEAT_ERRORS 10 /* how often an answer that is an error is asked for again */
-#define TOKEN_SIZE 96
+#define TOKEN_SIZE 64
+#define COMMITS_MAX 256 /* sent and not answered; the others' answers are not copied meanwhile */
 
 enum attempt_state {
     ATTEMPT_CLAIMING,
@@ -63,6 +64,8 @@ struct attempt {
     struct failure_facts failure;
     struct buf outcome, timing; /* encoded, while they are committed */
     LIST_ENTRY(attempt) link;
+    TAILQ_ENTRY(attempt) line;
+    bool in_line; /* waits for its turn to commit */
 };
 
 struct attempts {
@@ -71,8 +74,9 @@ struct attempts {
     struct loop_timer *sweep;
     int64_t sweep_ms;
     LIST_HEAD(, attempt) list;
-    size_t running;
-    uint64_t claims; /* so far: makes nonces unique */
+    TAILQ_HEAD(, attempt) line;
+    size_t running, commits; /* commits: under way */
+    uint64_t claims;         /* so far: makes nonces unique */
     uint64_t random;
     bool aborting, closing;
 };
@@ -91,6 +95,12 @@ static void attempt_free(struct attempt *attempt)
     free(attempt);
 }
 
+static void leave_line(struct attempt *attempt)
+{
+    TAILQ_REMOVE(&attempt->all->line, attempt, line);
+    attempt->in_line = false;
+}
+
 /* The attempt's place is free; its memory is, once the queue has answered everything. */
 static void attempt_over(struct attempt *attempt, int64_t tokens)
 {
@@ -99,6 +109,8 @@ static void attempt_over(struct attempt *attempt, int64_t tokens)
         return;
     attempt->state = ATTEMPT_OVER;
     exchange_cancel(&attempt->exchange);
+    if (attempt->in_line)
+        leave_line(attempt);
     if (--all->running == 0)
         loop_timer_stop(all->sweep);
     if (all->options.end != NULL)
@@ -194,11 +206,8 @@ static void enter(struct attempt *attempt, enum attempt_state state)
     attempt->again_ms = 0;
 }
 
-static void commit_answered(void *ctx, enum queue_status status, const char *err)
+static void commit_settled(struct attempt *attempt, enum queue_status status)
 {
-    struct attempt *attempt = ctx;
-    if (!answer_taken(attempt) || not_done(attempt, status, err))
-        return;
     FAILPOINT("committed");
     if (status == QUEUE_OK || status == QUEUE_DUP)
         publish(attempt, "done");
@@ -208,11 +217,34 @@ static void commit_answered(void *ctx, enum queue_status status, const char *err
     attempt_settle(attempt, attempt->tokens);
 }
 
+static void send_commit(struct attempt *attempt);
+
+static void commit_answered(void *ctx, enum queue_status status, const char *err)
+{
+    struct attempt *attempt = ctx;
+    struct attempts *all = attempt->all;
+    all->commits--;
+    if (answer_taken(attempt) && !not_done(attempt, status, err))
+        commit_settled(attempt, status);
+    struct attempt *next = TAILQ_FIRST(&all->line);
+    if (next != NULL && !all->closing) {
+        leave_line(next);
+        send_commit(next);
+    }
+}
+
 static void send_commit(struct attempt *attempt)
 {
+    struct attempts *all = attempt->all;
+    if (all->commits >= COMMITS_MAX) {
+        TAILQ_INSERT_TAIL(&all->line, attempt, line);
+        attempt->in_line = true;
+        return;
+    }
+    all->commits++;
     attempt->pending++;
     attempt->asked = true;
-    queue_commit(attempt->all->options.queue, attempt->task, attempt->sub, attempt->token,
+    queue_commit(all->options.queue, attempt->task, attempt->sub, attempt->token,
                  bytes_of(&attempt->outcome), bytes_of(&attempt->timing), commit_answered, attempt);
 }
 
@@ -526,6 +558,7 @@ struct attempts *attempts_new(const struct attempts_options *options)
     all->sweep_ms = quarter_ms < SWEEP_MAX_MS ? quarter_ms + 1 : SWEEP_MAX_MS;
     all->sweep = loop_timer_new(options->loop, sweep, all);
     LIST_INIT(&all->list);
+    TAILQ_INIT(&all->line);
     return all;
 }
 

@@ -22,6 +22,7 @@
  * thousands on one handle it would do little else. */
 #define LANE_CALLS 256
 #define LANES_MAX 256
+#define CONNECTS_MAX 128 /* at once: a server's queue of new connections is short */
 
 /* A multi handle of curl's with its connections. Lanes are opened as calls need them; the first one
  * with room is taken, so that idle connections are found again. */
@@ -37,18 +38,21 @@ struct http {
     uv_loop_t *loop; /* borrowed */
     struct lane *lanes[LANES_MAX];
     size_t n_lanes;
-    CURLSH *share;           /* names and TLS sessions, for all lanes */
-    int depth;               /* > 0 while curl runs: it must not be called again */
-    struct watches *watches; /* curl's descriptors */
+    CURLSH *share;               /* names and TLS sessions, for all lanes */
+    int depth;                   /* > 0 while curl runs: it must not be called again */
+    char error[CURL_ERROR_SIZE]; /* curl's words about what failed last */
+    struct watches *watches;     /* curl's descriptors */
     CURL *idle[IDLE_HANDLES_MAX];
     size_t n_idle;
     LIST_HEAD(, http_call) calls;
-    LIST_HEAD(, http_call) doomed; /* cancelled while curl ran */
+    LIST_HEAD(, http_call) doomed;   /* cancelled while curl ran */
+    TAILQ_HEAD(, http_call) waiting; /* not yet given to curl */
+    size_t connecting;               /* calls that curl has no connection for yet */
 };
 
 struct http_call {
     struct http *http; /* borrowed */
-    struct lane *lane; /* borrowed */
+    struct lane *lane; /* borrowed; NULL while it waits */
     CURL *easy;
     struct curl_slist *headers;
     struct buf body;
@@ -57,8 +61,8 @@ struct http_call {
     struct http_callbacks callbacks;
     void *ctx;
     bool sent, again, head_done, stopped, dead; /* again: curl wanted to send it once more */
-    char error[CURL_ERROR_SIZE];
     LIST_ENTRY(http_call) link;
+    TAILQ_ENTRY(http_call) turn;
 };
 
 /* --- descriptors ------------------------------------------------------------------------- */
@@ -219,6 +223,8 @@ static int may_send(void *ctx, char *local_ip, char *remote_ip, int local_port, 
     (void)local_ip, (void)remote_ip, (void)local_port, (void)remote_port;
     struct http_call *call = ctx;
     call->again = call->sent;
+    if (!call->sent)
+        call->http->connecting--;
     call->sent = true;
     return call->again ? CURL_PREREQFUNC_ABORT : CURL_PREREQFUNC_OK;
 }
@@ -257,9 +263,14 @@ static enum http_end end_of(const struct http_call *call, CURLcode code)
 static void call_detach(struct http_call *call)
 {
     struct http *http = call->http;
-    curl_multi_remove_handle(call->lane->multi, call->easy);
-    call->lane->calls--;
     LIST_REMOVE(call, link);
+    if (call->lane == NULL) {
+        TAILQ_REMOVE(&http->waiting, call, turn);
+    } else {
+        curl_multi_remove_handle(call->lane->multi, call->easy);
+        call->lane->calls--;
+        http->connecting -= !call->sent;
+    }
     curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, NULL);
     curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, NULL);
     curl_easy_setopt(call->easy, CURLOPT_ERRORBUFFER, NULL);
@@ -278,12 +289,14 @@ static void call_free(struct http_call *call)
     free(call);
 }
 
-static void call_finish(struct http_call *call, CURLcode code)
+/* alone: what the error buffer says is about this call. */
+static void call_finish(struct http_call *call, CURLcode code, bool alone)
 {
     enum http_end end = end_of(call, code);
+    const char *words = call->http->error;
     const char *why = "";
     if (end != HTTP_END_WELL)
-        why = call->error[0] != '\0' ? call->error : curl_easy_strerror(code);
+        why = alone && words[0] != '\0' ? words : curl_easy_strerror(code);
     if (call->again)
         why = "the server closed it without a word";
     LIST_REMOVE(call, link);
@@ -293,6 +306,8 @@ static void call_finish(struct http_call *call, CURLcode code)
     call_detach(call);
     call_free(call);
 }
+
+static void admit(struct http *http);
 
 /* Ends what has been cancelled or has come to its end while curl ran. */
 static void reap(struct lane *lane)
@@ -307,13 +322,16 @@ static void reap(struct lane *lane)
     }
     CURLMsg *message;
     int left;
-    while ((message = curl_multi_info_read(lane->multi, &left)) != NULL) {
+    for (bool first = true; (message = curl_multi_info_read(lane->multi, &left)) != NULL;
+         first = false) {
         if (message->msg != CURLMSG_DONE)
             continue;
         CURLcode code = message->data.result;
         curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&call);
-        call_finish(call, code);
+        call_finish(call, code, first && left == 0);
     }
+    http->error[0] = '\0';
+    admit(http);
 }
 
 static CURL *handle_new(struct http *http)
@@ -453,8 +471,33 @@ static CURLcode call_options(struct http_call *call, const char *url)
     curl_easy_setopt(easy, CURLOPT_HEADERDATA, call);
     curl_easy_setopt(easy, CURLOPT_WRITEDATA, call);
     curl_easy_setopt(easy, CURLOPT_PREREQDATA, call);
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->error);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, call->http->error);
     return code;
+}
+
+/* Gives the call to curl. */
+static int call_add(struct http_call *call)
+{
+    struct lane *lane = lane_with_room(call->http);
+    if (lane == NULL || curl_multi_add_handle(lane->multi, call->easy) != CURLM_OK)
+        return -ENOMEM;
+    call->lane = lane;
+    lane->calls++;
+    call->http->connecting++;
+    return 0;
+}
+
+/* Lets in who waits, as connections get ready. */
+static void admit(struct http *http)
+{
+    struct http_call *call;
+    while (http->connecting < CONNECTS_MAX && (call = TAILQ_FIRST(&http->waiting)) != NULL) {
+        if (call_add(call) != 0) {
+            call_finish(call, CURLE_OUT_OF_MEMORY, false);
+            continue;
+        }
+        TAILQ_REMOVE(&http->waiting, call, turn);
+    }
 }
 
 int http_start(struct http_call **ret, struct http *http, const char *url, const char *headers,
@@ -466,17 +509,17 @@ int http_start(struct http_call **ret, struct http *http, const char *url, const
     *call = (struct http_call){.http = http, .callbacks = *callbacks, .ctx = ctx, .body = *body};
     *body = (struct buf){0};
     call->body_bytes = call->body.len;
-    call->lane = lane_with_room(http);
     call->easy = handle_new(http);
-    if (call->lane == NULL || call->easy == NULL ||
-        !call_headers(call, headers, call->body.len > 0) || call_options(call, url) != CURLE_OK ||
-        curl_multi_add_handle(call->lane->multi, call->easy) != CURLM_OK) {
+    bool waits = http->connecting >= CONNECTS_MAX || http->depth > 0;
+    if (call->easy == NULL || !call_headers(call, headers, call->body.len > 0) ||
+        call_options(call, url) != CURLE_OK || (!waits && call_add(call) != 0)) {
         if (call->easy != NULL)
             curl_easy_cleanup(call->easy);
         call_free(call);
         return err_set(err, -ENOMEM, "out of memory for an HTTP call");
     }
-    call->lane->calls++;
+    if (waits)
+        TAILQ_INSERT_TAIL(&http->waiting, call, turn);
     LIST_INSERT_HEAD(&http->calls, call, link);
     *ret = call;
     return 0;
@@ -488,27 +531,30 @@ void http_cancel(struct http_call **call_ptr)
     *call_ptr = NULL;
     if (call == NULL || call->dead)
         return;
+    struct http *http = call->http;
     call->dead = true;
-    if (call->http->depth == 0) {
-        call_detach(call);
-        call_free(call);
+    if (http->depth > 0) {
+        LIST_REMOVE(call, link);
+        LIST_INSERT_HEAD(&http->doomed, call, link);
         return;
     }
-    LIST_REMOVE(call, link);
-    LIST_INSERT_HEAD(&call->http->doomed, call, link);
+    call_detach(call);
+    call_free(call);
+    admit(http);
 }
 
 bool http_connected(const struct http_call *call)
 {
-    curl_off_t pretransfer_us = 0;
-    curl_easy_getinfo(call->easy, CURLINFO_PRETRANSFER_TIME_T, &pretransfer_us);
-    return pretransfer_us > 0;
+    return call->sent;
 }
 
 void http_figures(const struct http_call *call, struct http_figures *ret)
 {
     curl_off_t name_us = 0, tcp_us = 0, tls_us = 0, pretransfer_us = 0, sent = 0;
     long connects = 0;
+    *ret = (struct http_figures){0};
+    if (call->lane == NULL)
+        return;
     curl_easy_getinfo(call->easy, CURLINFO_NAMELOOKUP_TIME_T, &name_us);
     curl_easy_getinfo(call->easy, CURLINFO_CONNECT_TIME_T, &tcp_us);
     curl_easy_getinfo(call->easy, CURLINFO_APPCONNECT_TIME_T, &tls_us);
@@ -545,6 +591,7 @@ int http_open(struct http **ret, uv_loop_t *loop, struct err *err)
     http->loop = loop;
     LIST_INIT(&http->calls);
     LIST_INIT(&http->doomed);
+    TAILQ_INIT(&http->waiting);
     int rc = watches_open(&http->watches, loop, socket_active, http);
     http->share = curl_share_init();
     if (rc == 0 && (http->share == NULL || lane_open(http) == NULL))

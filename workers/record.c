@@ -74,6 +74,7 @@ int record_encode_timing(struct buf *out, const struct msg_timing *timing)
 int record_encode_outcome(struct buf *out, const struct record_facts *facts,
                           const struct provider_reply *reply)
 {
+    buf_reserve(out, reply->text.len + reply->reasoning.len + 512); /* not to double it */
     struct message message = {
         .type = MESSAGE_outcome,
         .outcome = {

@@ -1,6 +1,6 @@
 /* Thousands of descriptors on the loop, fairly: in an epoll of their own, of which the loop takes a
- * bounded number of events in a turn. libuv alone would serve 48 times 1,024 of them before it
- * looks at its timers again, and leases must be renewed meanwhile. */
+ * few events in a turn. libuv alone would serve 48 times 1,024 of them before it looks at its
+ * timers again, and leases must be renewed meanwhile. */
 #ifndef WORKERS_WATCH_H
 #define WORKERS_WATCH_H
 
