@@ -86,16 +86,32 @@ static bool wait_count(const int *count, int n)
     return *count >= n;
 }
 
-static pid_t last_pid(void)
+struct wait_pid {
+    int line; /* from 1 */
+    pid_t pid;
+};
+
+/* Whether the script has said its process id for the line-th time. */
+static bool said_pid(void *ctx)
 {
+    struct wait_pid *wait = ctx;
     struct buf text = {0};
-    assert_true(fixture_read(pid_path, &text));
-    const char *line = text.data;
-    for (const char *at = line; (at = strchr(at, '\n')) != NULL && at[1] != '\0';)
-        line = ++at;
-    pid_t pid = (pid_t)strtol(line, NULL, 10);
+    const char *at = fixture_read(pid_path, &text) ? text.data : NULL;
+    for (int line = 1; at != NULL && line < wait->line; line++) {
+        at = strchr(at, '\n');
+        at = at != NULL ? at + 1 : NULL;
+    }
+    bool whole = at != NULL && strchr(at, '\n') != NULL;
+    wait->pid = whole ? (pid_t)strtol(at, NULL, 10) : 0;
     buf_release(&text);
-    return pid;
+    return wait->pid > 0;
+}
+
+static pid_t said(int line)
+{
+    struct wait_pid wait = {.line = line};
+    assert_true(fixture_wait(said_pid, &wait, 20000));
+    return wait.pid;
 }
 
 static const char *stay(void)
@@ -132,12 +148,11 @@ static void one_that_dies_is_started_again(void **state)
     (void)state;
     open_runtime(stay(), "whole", NULL, 0);
     assert_true(wait_count(&ups, 1));
-    pid_t first = last_pid();
-    kill(first, SIGKILL);
+    kill(said(1), SIGKILL);
     assert_true(wait_count(&downs, 1));
     assert_true(wait_count(&ups, 2));
-    assert_int_not_equal(last_pid(), first);
-    assert_int_equal(kill(last_pid(), 0), 0);
+    assert_int_not_equal(said(2), said(1));
+    assert_int_equal(kill(said(2), 0), 0);
 }
 
 /* Also when nobody has reaped it yet. */
@@ -158,8 +173,7 @@ static void closing_ends_the_whole_process_group(void **state)
     snprintf(script, sizeof script, "sleep 1000 & echo $! >> %s; trap '' TERM; wait", pid_path);
     open_runtime(script, NULL, NULL, 0);
     assert_true(wait_count(&ups, 1));
-    assert_true(fixture_wait_text(&fixture, "pids", "\n", 10000));
-    pid_t child = last_pid();
+    pid_t child = said(1);
     runtime_close(&runtime);
     assert_true(fixture_wait(is_gone, &child, 10000));
 }
