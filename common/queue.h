@@ -144,9 +144,10 @@ void queue_commit(struct queue *queue, const char *task, const char *sub, const 
                   struct bytes outcome, struct bytes timing, queue_fn *fn, void *ctx);
 /* A failed attempt. action RETRY: after backoff_ms; WAIT: likewise, and it does not count against
  * max_attempts, but for every QUEUE_WAITS_MAX-th attempt, which is the last one; MOVE: at once, and
- * `arm` is added to the arms this subtask avoids; DEAD: never. RETRY, DEAD, STALE, CANCELLED (also when the task is over, so
- * that there is no further attempt), GONE. reason: for people. A dead subtask makes its task
- * FAILED; the rest of it that does not run is CANCELLED, and what runs may still commit. */
+ * `arm` is added to the arms this subtask avoids; DEAD: never. RETRY, DEAD, STALE, CANCELLED (also
+ * when the task is over, so that there is no further attempt), GONE. reason: for people. A dead
+ * subtask makes its task FAILED; the rest of it that does not run is CANCELLED, and what runs may
+ * still commit. */
 void queue_fail(struct queue *queue, const char *task, const char *sub, const char *token,
                 enum error_class class_, enum error_action action, const char *reason,
                 const char *arm, int64_t backoff_ms, struct bytes timing, queue_fn *fn, void *ctx);
@@ -158,6 +159,11 @@ void queue_fail(struct queue *queue, const char *task, const char *sub, const ch
 void queue_expire(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
 /* A delayed subtask whose time has come becomes READY: OK, STALE, GONE. */
 void queue_promote(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
+/* READY becomes DEAD, with the class and the reason of its last failure: nobody is left to run it.
+ * avoid: the arms that it avoided when that was decided. OK, DUP, STALE (in another state, or it
+ * avoids other arms now), GONE. */
+void queue_bury(struct queue *queue, const char *task, const char *sub, const char *avoid,
+                queue_fn *fn, void *ctx);
 /* READY waits for a person, until it is released: OK, DUP, STALE (in another state), GONE. */
 void queue_hold(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
 void queue_release(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);

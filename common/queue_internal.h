@@ -21,6 +21,7 @@
     X(expand, "task data ready fin ev log")                                                        \
     X(renew, "task lease")                                                                         \
     X(fail, "task data ready lease delay held dead fin ev log")                                    \
+    X(bury, "task data ready lease delay held dead fin ev log")                                    \
     X(promote, "task data ready delay ev log")                                                     \
     X(hold, "task ready held log")                                                                 \
     X(release, "task data ready held ev log")                                                      \

@@ -10,7 +10,7 @@
 #include "schemas/mem.h"
 
 extern const char script_lib[], script_lib_line[], script_lib_ready[], script_lib_over[],
-    script_lib_hmget[], script_lib_nodes[];
+    script_lib_dead[], script_lib_hmget[], script_lib_nodes[];
 #define X(name, keys) extern const char script_##name[];
 QUEUE_SCRIPTS(X)
 #undef X
@@ -22,6 +22,7 @@ static const struct {
     {"-- include lib_line\n", script_lib_line},
     {"-- include lib_ready\n", script_lib_ready},
     {"-- include lib_over\n", script_lib_over},
+    {"-- include lib_dead\n", script_lib_dead},
     {"-- include lib_hmget\n", script_lib_hmget},
     {"-- include lib_nodes\n", script_lib_nodes},
 };

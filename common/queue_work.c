@@ -131,6 +131,15 @@ void queue_promote(struct queue *queue, const char *task, const char *sub, queue
     sub_call(queue, SCRIPT_promote, task, sub, fn, ctx);
 }
 
+void queue_bury(struct queue *queue, const char *task, const char *sub, const char *avoid,
+                queue_fn *fn, void *ctx)
+{
+    struct queue_args *args = queue_begin(queue, task);
+    queue_args_str(args, sub);
+    queue_args_str(args, avoid);
+    queue_run_plain(queue, SCRIPT_bury, task, fn, ctx);
+}
+
 void queue_hold(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx)
 {
     sub_call(queue, SCRIPT_hold, task, sub, fn, ctx);

@@ -71,7 +71,7 @@ static struct refusal send_offer(struct daemon *daemon, const struct flow_action
     int rc = route_arms(daemon->config, &meta.meta, action->avoid, &route, &err);
     message_release(&meta);
     if (rc != 0) {
-        refusal.kind = FLOW_EVENT_UNROUTABLE;
+        refusal.kind = rc == -ENODATA ? FLOW_EVENT_EXHAUSTED : FLOW_EVENT_UNROUTABLE;
         snprintf(refusal.reason, sizeof refusal.reason, "%.255s", err.text);
         return refusal;
     }
@@ -131,7 +131,7 @@ static void moved(void *ctx, enum queue_status status, const char *err)
 {
     (void)ctx;
     if (status == QUEUE_REFUSED)
-        log_warn("Redis refuses to take subtasks back: %s", err);
+        log_warn("Redis refuses to move subtasks on: %s", err);
 }
 
 static void expire(struct daemon *daemon, const struct flow_action *action)
@@ -142,6 +142,11 @@ static void expire(struct daemon *daemon, const struct flow_action *action)
 static void promote(struct daemon *daemon, const struct flow_action *action)
 {
     queue_promote(daemon->queue, action->task, action->sub, moved, NULL);
+}
+
+static void bury(struct daemon *daemon, const struct flow_action *action)
+{
+    queue_bury(daemon->queue, action->task, action->sub, action->avoid, moved, NULL);
 }
 
 static void checkpoint(struct daemon *daemon, const struct flow_action *action)
@@ -173,10 +178,19 @@ static void barrier(struct daemon *daemon, const struct flow_action *action)
 typedef void act_fn(struct daemon *daemon, const struct flow_action *action);
 
 static act_fn *const acts[] = {
-    [FLOW_WITHDRAW] = withdraw,     [FLOW_CANCEL] = cancel,    [FLOW_SCAN] = scan,
-    [FLOW_EXPIRE] = expire,         [FLOW_PROMOTE] = promote,  [FLOW_READ] = daemon_read,
-    [FLOW_EXPAND] = daemon_expand,  [FLOW_RECORD] = record,    [FLOW_BARRIER] = barrier,
-    [FLOW_CHECKPOINT] = checkpoint, [FLOW_NOTE] = daemon_note, [FLOW_PUBLISH] = daemon_publish,
+    [FLOW_WITHDRAW] = withdraw,
+    [FLOW_CANCEL] = cancel,
+    [FLOW_SCAN] = scan,
+    [FLOW_BURY] = bury,
+    [FLOW_EXPIRE] = expire,
+    [FLOW_PROMOTE] = promote,
+    [FLOW_READ] = daemon_read,
+    [FLOW_EXPAND] = daemon_expand,
+    [FLOW_RECORD] = record,
+    [FLOW_BARRIER] = barrier,
+    [FLOW_CHECKPOINT] = checkpoint,
+    [FLOW_NOTE] = daemon_note,
+    [FLOW_PUBLISH] = daemon_publish,
 };
 
 /* An offer that did not go out, with copies of its names: the next step ends the action's life. */

@@ -12,6 +12,8 @@ static bool is_ours(const struct flow_action *action, const char *what)
     for (size_t i = 0; i < sizeof always / sizeof *always; i++)
         if (strcmp(always[i], what) == 0)
             return true;
+    if (action->alone)
+        return true;
     const char *lost = error_class_name(CLASS_WORKER_LOST);
     bool failure = strcmp(what, "retry") == 0 || strcmp(what, "dead") == 0;
     return failure && action->queue != NULL && strcmp(action->queue->error_class, lost) == 0;

@@ -108,9 +108,12 @@ static void on_fail(struct flow *flow, struct shard *shard, const struct queue_e
 static void on_dead(struct flow *flow, struct shard *shard, const struct queue_event *event)
 {
     (void)shard;
+    const struct entry *entry = flow_entry_find(flow, event->task, event->sub);
+    bool buried = entry != NULL && entry->buried;
     flow_entry_finished(flow, event->task, event->sub, INT64_MAX);
     record(flow, event);
     publish(flow, event, "dead");
+    flow->actions[flow->n_actions - 1].alone = buried;
 }
 
 static void on_submitted(struct flow *flow, struct shard *shard, const struct queue_event *event)
@@ -195,6 +198,7 @@ const struct flow_action *flow_step(struct flow *flow, const struct flow_event *
         [FLOW_EVENT_WINDOW] = flow_broker_window,
         [FLOW_EVENT_UNSENT] = flow_entry_unsent,
         [FLOW_EVENT_UNROUTABLE] = flow_entry_unroutable,
+        [FLOW_EVENT_EXHAUSTED] = flow_entry_exhausted,
         [FLOW_EVENT_PLAN] = flow_expand_judged,
         [FLOW_EVENT_EXPANDED] = flow_expand_finished,
         [FLOW_EVENT_DURABLE] = on_durable,

@@ -39,6 +39,7 @@ enum flow_event_kind {
     FLOW_EVENT_WINDOW,     /* broker, task and sub or "": refused, or there is room again */
     FLOW_EVENT_UNSENT,     /* broker, task, sub: the offer could not be sent */
     FLOW_EVENT_UNROUTABLE, /* task, sub, text: no arm may run it */
+    FLOW_EVENT_EXHAUSTED,  /* task, sub: it avoids every arm that may run it */
     FLOW_EVENT_PLAN,       /* answer to FLOW_READ: task, sub, verdict, text (complaint) */
     FLOW_EVENT_EXPANDED,   /* answer to FLOW_EXPAND: task, sub, status */
     FLOW_EVENT_DURABLE,    /* answer to FLOW_BARRIER */
@@ -76,12 +77,13 @@ enum flow_action_kind {
     FLOW_SCAN,       /* shard, index, offset, limit */
     FLOW_EXPIRE,     /* task, sub */
     FLOW_PROMOTE,    /* task, sub */
+    FLOW_BURY,       /* task, sub, avoid */
     FLOW_READ,       /* task, sub: read the outcome of a plan node and judge it */
     FLOW_EXPAND,     /* task, sub, expand, text (complaint); follows the PLAN event at once */
     FLOW_RECORD,     /* timing: keep it */
     FLOW_BARRIER,    /* answer DURABLE once all records so far are kept, or cannot be */
     FLOW_CHECKPOINT, /* shard, id */
-    FLOW_PUBLISH,    /* task, sub, what, text; meta, queue where there are */
+    FLOW_PUBLISH,    /* task, sub, what, text, alone; meta, queue where there are */
     FLOW_NOTE,       /* task, sub, meta, avoid, text: say why it waits ("" : nobody serves it) */
 };
 
@@ -101,6 +103,7 @@ struct flow_action {
     int64_t offset, limit;
     enum flow_expand expand;
     const struct queue_event *queue;
+    bool alone; /* PUBLISH: no worker tells of it */
     char id[48];
 };
 

@@ -363,6 +363,17 @@ void flow_entry_unroutable(struct flow *flow, const struct flow_event *event)
         flow_entry_remove(flow, entry, false);
 }
 
+/* Like one that was dispatched it is forgotten when its end shows, or else looked at again. */
+void flow_entry_exhausted(struct flow *flow, const struct flow_event *event)
+{
+    struct entry *entry = flow_entry_find(flow, event->task, event->sub);
+    if (entry == NULL)
+        return;
+    act_on(flow, FLOW_BURY, entry);
+    entry->buried = true;
+    move(flow, entry, ENTRY_TAKEN);
+}
+
 /* --- brokers --------------------------------------------------------------------------------- */
 
 void flow_broker_gone(struct flow *flow, int index)

@@ -22,7 +22,7 @@ struct entry {
     TAILQ_ENTRY(entry) by_state; /* in its broker's list when OFFERED */
     enum entry_state state;
     int broker, shard;
-    bool noted, unserved;
+    bool noted, unserved, buried;
     int64_t attempt, priority;
     int64_t created_ms, since_ms, repeat_ms;
     uint64_t scan; /* the last full scan of the shard that had it */
@@ -116,6 +116,7 @@ void flow_entry_taken(struct flow *flow, const struct flow_event *event);
 void flow_entry_unserved(struct flow *flow, const struct flow_event *event);
 void flow_entry_unsent(struct flow *flow, const struct flow_event *event);
 void flow_entry_unroutable(struct flow *flow, const struct flow_event *event);
+void flow_entry_exhausted(struct flow *flow, const struct flow_event *event);
 void flow_broker_gone(struct flow *flow, int broker);
 void flow_broker_welcome(struct flow *flow, const struct flow_event *event);
 void flow_broker_window(struct flow *flow, const struct flow_event *event);

@@ -29,33 +29,58 @@ static void add_role(struct candidates *candidates, const struct config *config,
         add(candidates, &config->models[i]);
 }
 
-/* Whether `avoid` has an arm `alias@...`. */
-static bool avoids(const char *avoid, const char *alias)
+/* How many arms `alias@...` are in `avoid`. */
+static size_t avoided(const char *avoid, const char *alias)
 {
-    size_t len = strlen(alias);
+    size_t len = strlen(alias), count = 0;
     while (*avoid != '\0') {
         size_t word = strcspn(avoid, " ");
-        if (word >= len && memcmp(avoid, alias, len) == 0 && (word == len || avoid[len] == '@'))
-            return true;
+        count +=
+            word >= len && memcmp(avoid, alias, len) == 0 && (word == len || avoid[len] == '@');
         avoid += word;
         avoid += strspn(avoid, " ");
     }
-    return false;
+    return count;
 }
 
-/* Leaves out avoided models, unless that would leave nothing. */
-static void keep_wanted(struct candidates *candidates, const char *avoid)
+static bool serves(const struct config_worker *worker, const struct config_model *model)
 {
-    size_t kept = 0;
-    for (size_t i = 0; i < candidates->count; i++)
-        kept += !avoids(avoid, candidates->models[i]->alias);
+    if (strcmp(worker->provider, model->provider) != 0)
+        return false;
+    for (size_t i = 0; i < worker->n_models; i++)
+        if (strcmp(worker->models[i], model->alias) == 0)
+            return true;
+    return worker->n_models == 0;
+}
+
+/* How many arms the model may have: a remote one has its provider's alone, a local one a place for
+ * each of its workers. */
+static size_t most_arms(const struct config *config, const struct config_model *model)
+{
+    size_t count = 0;
+    for (size_t i = 0; model->local && i < config->n_workers; i++)
+        count += serves(&config->workers[i], model);
+    return count > 1 ? count : 1;
+}
+
+/* Leaves out models of which at least one arm is avoided, or, when that would leave nothing, those
+ * of which every arm is. */
+static void keep_wanted(struct candidates *candidates, const struct config *config,
+                        const char *avoid)
+{
+    size_t kept = 0, possible = 0;
+    const struct config_model *others[ROUTE_MAX];
+    for (size_t i = 0; i < candidates->count; i++) {
+        const struct config_model *model = candidates->models[i];
+        size_t arms = avoided(avoid, model->alias);
+        if (arms == 0)
+            candidates->models[kept++] = model;
+        else if (arms < most_arms(config, model))
+            others[possible++] = model;
+    }
     if (kept == 0)
-        return;
-    kept = 0;
-    for (size_t i = 0; i < candidates->count; i++)
-        if (!avoids(avoid, candidates->models[i]->alias))
-            candidates->models[kept++] = candidates->models[i];
-    candidates->count = kept;
+        memcpy(candidates->models, others, possible * sizeof *others);
+    candidates->count = kept > 0 ? kept : possible;
 }
 
 static void keep_local(struct candidates *candidates)
@@ -95,7 +120,9 @@ int route_arms(const struct config *config, const struct msg_meta *meta, const c
         return err_set(err, -ENOENT,
                        "routing.mode is offline and role `%s` has no local model: give it one",
                        role->name);
-    keep_wanted(&candidates, avoid);
+    keep_wanted(&candidates, config, avoid);
+    if (candidates.count == 0)
+        return err_set(err, -ENODATA, "it has failed on every model that may run it");
     bool behind_local = false;
     *ret = (struct route){.n_arms = candidates.count};
     for (size_t i = 0; i < candidates.count; i++) {
@@ -112,12 +139,7 @@ static const struct config_worker *worker_of(const struct config *config, const 
     const struct config_model *model = config_model(config, alias);
     for (size_t i = 0; model != NULL && i < config->n_workers; i++) {
         const struct config_worker *worker = &config->workers[i];
-        if (strcmp(worker->provider, model->provider) != 0)
-            continue;
-        bool serves = worker->n_models == 0;
-        for (size_t j = 0; j < worker->n_models; j++)
-            serves = serves || strcmp(worker->models[j], alias) == 0;
-        if (serves)
+        if (serves(worker, model))
             return worker;
     }
     return NULL;

@@ -20,8 +20,9 @@ struct route {
 
 /* An explicit model, else the models of the role in its order (all models when it names none).
  * Offline leaves only local ones. What follows a local arm waits the role's spill_ms for it. A
- * model of which an arm is in `avoid` (arms, separated by spaces) is left out, unless nothing else
- * remains. -ENOENT with the reason when nothing may run it. */
+ * model of which an arm is in `avoid` (arms, separated by spaces) is left out, unless only such
+ * ones remain that other workers serve at other places. -ENOENT with the reason when nothing may
+ * run it; -ENODATA when something might, but all of that is avoided. */
 int route_arms(const struct config *config, const struct msg_meta *meta, const char *avoid,
                struct route *ret, struct err *err);
 

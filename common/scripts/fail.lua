@@ -6,6 +6,7 @@
 -- include lib_line
 -- include lib_ready
 -- include lib_over
+-- include lib_dead
 local id, token, class, action, reason = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local arm, backoff, timing = ARGV[7], tonumber(ARGV[8]), ARGV[9]
 local old = call('HMGET', task_key, 'sub:' .. id, 'run:' .. id, 'state', 'avoid:' .. id)
@@ -38,17 +39,13 @@ s[CLASS] = class
 call('HSET', task_key, 'error:' .. id, reason)
 event('FAIL', id, s, '-', reason, timing)
 if dead or not open then
-    s[STATE] = dead and 'DEAD' or 'CANCELLED'
-    call('HSET', task_key, 'sub:' .. id, concat(s, ' '))
-    log(ms, dead and 'dead' or 'cancelled', id, s[ATT], run, class, reason)
     if dead then
-        call('ZADD', dead_key, ms, member)
         call('HSET', data_key, 'timing:' .. id, timing)
-        event('DEAD', id, s, '-', reason, '')
-    end
-    if dead and open then
-        local cancelled = cancel_rest(false)
-        finish('FAILED', 'task-failed', id .. ' is dead (' .. class .. '); ' .. cancelled .. ' cancelled')
+        die(id, s, ms, run, reason, open)
+    else
+        s[STATE] = 'CANCELLED'
+        call('HSET', task_key, 'sub:' .. id, concat(s, ' '))
+        log(ms, 'cancelled', id, s[ATT], run, class, reason)
     end
     told()
     return s[STATE]
@@ -58,6 +55,7 @@ if waits then
     s[LEFT] = s[LEFT] + 1
 end
 if action == 'MOVE' then
+    call('HSET', data_key, 'timing:' .. id, timing) -- bury.lua has none
     local avoid = old[4] or ''
     if not string.find(' ' .. avoid .. ' ', ' ' .. arm .. ' ', 1, true) then
         call('HSET', task_key, 'avoid:' .. id, avoid == '' and arm or avoid .. ' ' .. arm)

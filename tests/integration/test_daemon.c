@@ -161,14 +161,20 @@ static void commit(struct job *job, const char *text)
     assert_int_equal(job->status, QUEUE_OK);
 }
 
-static void fail_job(struct job *job, int64_t backoff_ms)
+static void fail_for(struct job *job, enum error_class class_, const char *reason,
+                     int64_t backoff_ms)
 {
     struct buf timing = timing_of(job, "failed");
-    queue_fail(stage.queue, job->task, job->sub, job->token, CLASS_RETRY, ERROR_RETRY, "no luck",
-               "m@p", backoff_ms, (struct bytes){timing.data, timing.len}, answered, job);
+    queue_fail(stage.queue, job->task, job->sub, job->token, class_, error_class_action(class_),
+               reason, "m@p", backoff_ms, (struct bytes){timing.data, timing.len}, answered, job);
     buf_release(&timing);
     assert_int_equal(loop_run_until(&stage.loop, &job->answered, WAIT_MS), 0);
     assert_int_equal(job->status, QUEUE_RETRY);
+}
+
+static void fail_job(struct job *job, int64_t backoff_ms)
+{
+    fail_for(job, CLASS_RETRY, "no luck", backoff_ms);
 }
 
 /* The first claimed job of that subtask and attempt; waits for it. */
@@ -302,7 +308,8 @@ struct seen {
     enum queue_status status;
     enum task_state state;
     size_t n_subs;
-    char result[256]; /* text of the last subtask with an outcome */
+    char result[256];                 /* text of the last subtask with an outcome */
+    char error_class[32], reason[64]; /* of the last subtask */
 };
 
 static void task_seen(void *ctx, enum queue_status status, const struct queue_task_view *view,
@@ -318,6 +325,8 @@ static void task_seen(void *ctx, enum queue_status status, const struct queue_ta
     seen->n_subs = view->n_subs;
     for (size_t i = 0; i < view->n_subs; i++) {
         struct message outcome;
+        snprintf(seen->error_class, sizeof seen->error_class, "%.31s", view->subs[i].error_class);
+        snprintf(seen->reason, sizeof seen->reason, "%.63s", view->subs[i].reason);
         const struct bytes *bytes = &view->subs[i].outcome;
         if (message_decode_as(&outcome, MESSAGE_outcome, bytes->data, bytes->len) != 0)
             continue;
@@ -491,6 +500,23 @@ static void a_retry_is_offered_when_it_is_due(void **state)
     assert_true(second->came_ms - failed_ms >= 700);
     commit(second, "done");
     wait_until_done();
+    end();
+}
+
+static void a_subtask_that_avoids_every_arm_is_dead(void **state)
+{
+    (void)state;
+    begin();
+    testbed_start_daemon(&stage.testbed);
+    submit_one();
+    fail_for(job_of("a", 1), CLASS_AUTH, "no such key", 0);
+    struct seen seen = read_task();
+    for (int64_t end_ms = clock_ms() + WAIT_MS; seen.state == TASK_RUNNING && clock_ms() < end_ms;)
+        seen = read_task();
+    assert_int_equal(seen.state, TASK_FAILED);
+    assert_string_equal(seen.error_class, "auth");
+    assert_string_equal(seen.reason, "no such key");
+    assert_int_equal(claims_of("a"), 1);
     end();
 }
 
@@ -681,6 +707,7 @@ int main(void)
         cmocka_unit_test(a_daemon_killed_between_a_plan_and_its_expansion_expands_it_once),
         cmocka_unit_test(a_subtask_whose_lease_runs_out_is_offered_again),
         cmocka_unit_test(a_retry_is_offered_when_it_is_due),
+        cmocka_unit_test(a_subtask_that_avoids_every_arm_is_dead),
         cmocka_unit_test(a_restarted_broker_gets_the_offers_again),
         cmocka_unit_test(a_lost_redis_is_waited_for),
         cmocka_unit_test(a_second_daemon_stands_by_and_takes_over),

@@ -305,6 +305,42 @@ static void waiting_ends_and_begins_anew_when_a_person_retries(void **state)
     assert_int_equal(probe_fsck(&probe), 0);
 }
 
+static const char *avoided;
+
+static void bury_avoiding(struct queue *queue, const char *task, const char *sub, queue_fn *fn,
+                          void *ctx)
+{
+    queue_bury(queue, task, sub, avoided, fn, ctx);
+}
+
+static enum queue_status bury(const char *sub, const char *avoid)
+{
+    avoided = avoid;
+    return probe_sub(&probe, bury_avoiding, T, sub);
+}
+
+static void a_ready_subtask_that_nobody_is_left_for_is_dead(void **state)
+{
+    (void)state;
+    submit_dag();
+    probe_follow(&probe);
+    assert_int_equal(bury("x", ""), QUEUE_GONE);
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    assert_int_equal(bury("a", "model@place"), QUEUE_STALE);
+    assert_int_equal(probe_fail(&probe, T, "a", "1-n", ERROR_MOVE, 0), QUEUE_RETRY);
+    assert_int_equal(bury("a", ""), QUEUE_STALE);
+    assert_int_equal(bury("a", "model@place"), QUEUE_OK);
+    assert_int_equal(bury("a", "model@place"), QUEUE_DUP);
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_TAKEN);
+    assert_string_equal(probe_read(&probe, T),
+                        "FAILED 4/4 a=DEAD b=CANCELLED c=CANCELLED d=CANCELLED");
+    probe_wait_text(&probe, &probe.events, "DEAD " T "/a");
+    assert_int_equal(probe_fsck(&probe), 0);
+    assert_int_equal(probe_task(&probe, queue_retry, T), QUEUE_OK);
+    assert_int_equal(bury("a", "model@place"), QUEUE_STALE);
+    assert_int_equal(probe_fsck(&probe), 0);
+}
+
 static void a_death_cancels_what_does_not_run(void **state)
 {
     (void)state;
@@ -611,6 +647,7 @@ int main(void)
         TEST(a_delayed_subtask_is_promoted_once_due),
         TEST(a_move_is_ready_at_once_and_avoids_the_arm),
         TEST(attempts_run_out),
+        TEST(a_ready_subtask_that_nobody_is_left_for_is_dead),
         TEST(waiting_does_not_use_attempts_up),
         TEST(waiting_ends_and_begins_anew_when_a_person_retries),
         TEST(a_death_cancels_what_does_not_run),

@@ -170,6 +170,19 @@ static int call_hold(int sub)
     return (int)probe_sub(&probe, queue_hold, now.task, now.ids[sub]);
 }
 
+/* With what it avoids, or now and then with something else. */
+static void bury_avoiding(struct queue *queue, const char *task, const char *sub, queue_fn *fn,
+                          void *ctx)
+{
+    static const char *const avoided[] = {"", "model@place", "model@place", "x@y"};
+    queue_bury(queue, task, sub, avoided[below(4)], fn, ctx);
+}
+
+static int call_bury(int sub)
+{
+    return below(3) != 0 ? QUEUE_OK : (int)probe_sub(&probe, bury_avoiding, now.task, now.ids[sub]);
+}
+
 static int call_release(int sub)
 {
     return (int)probe_sub(&probe, queue_release, now.task, now.ids[sub]);
@@ -228,12 +241,12 @@ static const struct {
     {"claim", call_claim, 8}, {"commit", call_commit, 6},   {"fail", call_fail, 3},
     {"renew", call_renew, 2}, {"expire", call_expire, 2},   {"promote", call_promote, 3},
     {"hold", call_hold, 1},   {"release", call_release, 2}, {"cancel", call_cancel, 1},
-    {"retry", call_retry, 2}, {"expand", call_expand, 3},
+    {"retry", call_retry, 2}, {"expand", call_expand, 3},   {"bury", call_bury, 1},
 };
 
 static void step(void)
 {
-    int pick = below(33), at = 0;
+    int pick = below(34), at = 0;
     while (pick >= calls[at].weight)
         pick -= calls[at++].weight;
     before = now;

@@ -129,6 +129,24 @@ static void a_new_round_is_offered_again_after_a_failure(void **state)
     end();
 }
 
+static void what_no_arm_is_left_for_is_buried(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 1);
+    step((struct flow_event){.kind = FLOW_EVENT_EXHAUSTED, .task = "t", .sub = "a"});
+    assert_string_equal(only(FLOW_BURY)->sub, "a");
+    assert_int_equal(flow_offered(flow, 0), 0);
+    ready("t", "a", 1);
+    assert_int_equal(count(FLOW_OFFER) + count(FLOW_BURY), 0);
+    queue_event((struct queue_event){.kind = QUEUE_EVENT_DEAD, .task = "t", .sub = "a"});
+    assert_true(only(FLOW_PUBLISH)->alone);
+    ready("t", "b", 1); /* a death that its worker tells of */
+    queue_event((struct queue_event){.kind = QUEUE_EVENT_DEAD, .task = "t", .sub = "b"});
+    assert_false(only(FLOW_PUBLISH)->alone);
+    end();
+}
+
 static void nothing_is_offered_beyond_the_window_and_the_rest_is_read_later(void **state)
 {
     (void)state;
@@ -741,6 +759,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_ready_subtask_is_offered_once),
         cmocka_unit_test(a_new_round_is_offered_again_after_a_failure),
+        cmocka_unit_test(what_no_arm_is_left_for_is_buried),
         cmocka_unit_test(nothing_is_offered_beyond_the_window_and_the_rest_is_read_later),
         cmocka_unit_test(what_is_beyond_the_window_waits_in_the_reserve_by_priority),
         cmocka_unit_test(offers_of_a_lost_broker_move_to_another),

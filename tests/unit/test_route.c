@@ -25,6 +25,7 @@ static char *qwen_only[] = {"qwen"};
 static struct config_worker workers[] = {
     {.name = "claude", .provider = "claude"},
     {.name = "ollama-0", .provider = "ollama", .models = qwen_only, .n_models = 1},
+    {.name = "ollama-1", .provider = "ollama"}, /* not in every test */
 };
 static struct config config = {.path = "test.yaml",
                                .models = models,
@@ -95,16 +96,38 @@ static void offline_leaves_only_local_models(void **state)
     config.offline = false;
 }
 
-static void avoided_arms_are_left_out_unless_nothing_is_left(void **state)
+static void avoided_arms_are_left_out(void **state)
 {
     (void)state;
     assert_int_equal(route_of("coder", "", "qwen@box/gpu0"), 0);
     assert_arms("sonnet haiku");
     assert_int_equal(route.after_ms[0], 0);
-    assert_int_equal(route_of("coder", "", "qwen@a sonnet@claude haiku@claude"), 0);
-    assert_arms("qwen sonnet haiku");
     assert_int_equal(route_of("coder", "", "qwe@a qwen2@a"), 0);
     assert_arms("qwen sonnet haiku");
+}
+
+static void nothing_is_left_when_every_arm_is_avoided(void **state)
+{
+    (void)state;
+    assert_int_equal(route_of("coder", "", "qwen@a sonnet@claude haiku@claude"), -ENODATA);
+    assert_int_equal(route_of("coder", "", "qwen@a sonnet@claude"), 0);
+    assert_arms("haiku");
+    assert_int_equal(route_of("coder", "sonnet", "sonnet@claude"), -ENODATA);
+    config.offline = true; /* what was not allowed at all is still what is said first */
+    assert_int_equal(route_of("planner", "", "sonnet@claude"), -ENOENT);
+    config.offline = false;
+}
+
+static void an_avoided_local_model_is_left_when_it_has_other_places(void **state)
+{
+    (void)state;
+    config.n_workers = 3;
+    assert_int_equal(route_of("coder", "qwen", "qwen@a/gpu0"), 0);
+    assert_arms("qwen");
+    assert_int_equal(route_of("coder", "", "qwen@a/gpu0 sonnet@claude"), 0);
+    assert_arms("haiku");
+    assert_int_equal(route_of("coder", "qwen", "qwen@a/gpu0 qwen@b/gpu0"), -ENODATA);
+    config.n_workers = 2;
 }
 
 static void what_is_unserved_says_which_worker_to_start(void **state)
@@ -129,7 +152,9 @@ int main(void)
         cmocka_unit_test(a_role_without_models_may_use_all),
         cmocka_unit_test(an_explicit_model_is_the_only_one),
         cmocka_unit_test(offline_leaves_only_local_models),
-        cmocka_unit_test(avoided_arms_are_left_out_unless_nothing_is_left),
+        cmocka_unit_test(avoided_arms_are_left_out),
+        cmocka_unit_test(nothing_is_left_when_every_arm_is_avoided),
+        cmocka_unit_test(an_avoided_local_model_is_left_when_it_has_other_places),
         cmocka_unit_test(what_is_unserved_says_which_worker_to_start),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
