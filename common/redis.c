@@ -638,16 +638,15 @@ static void connected(struct redis *redis)
     flush(redis);
 }
 
-static void connect_answered(struct redis *redis)
+/* What is wrong with the socket. libuv's status, 0 or negative, is the last to be believed: it is
+ * EBADF whatever the error is. */
+static int socket_error(const struct link *link, int status)
 {
     int error = 0;
     socklen_t len = sizeof error;
-    if (getsockopt(redis->link->context->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
-        error = errno;
-    if (error != 0)
-        drop_errno(redis, "cannot connect to", error);
-    else
-        connected(redis);
+    if (getsockopt(link->context->fd, SOL_SOCKET, SO_ERROR, &error, &len) != 0)
+        return errno;
+    return error != 0 ? error : status == UV_EBADF ? ECONNRESET : -status;
 }
 
 static void poll_event(uv_poll_t *poll, int status, int events)
@@ -656,11 +655,13 @@ static void poll_event(uv_poll_t *poll, int status, int events)
     struct redis *redis = link->redis;
     if (redis == NULL)
         return;
-    if (status < 0)
-        drop_errno(redis, "lost", -status);
-    else if (redis->state == LINK_CONNECTING)
-        connect_answered(redis);
-    else {
+    bool connecting = redis->state == LINK_CONNECTING;
+    int error = status < 0 || connecting ? socket_error(link, status) : 0;
+    if (error != 0) {
+        drop_errno(redis, connecting ? "cannot connect to" : "lost", error);
+    } else if (connecting) {
+        connected(redis);
+    } else {
         if ((events & UV_WRITABLE) != 0)
             flush(redis);
         if (redis->link == link && (events & UV_READABLE) != 0)

@@ -407,6 +407,18 @@ static void tls_and_missing_addresses_are_refused(void **state)
     assert_int_equal(redis_open(&c.redis, &c.loop, &none, NULL, NULL, &err), -EINVAL);
 }
 
+static void a_port_where_nothing_listens_refuses_the_connection(void **state)
+{
+    (void)state;
+    char host[] = "127.0.0.1", expected[128];
+    struct redis_options options = {.host = host, .port = fixture_free_port()};
+    snprintf(expected, sizeof expected,
+             "cannot connect to Redis at 127.0.0.1:%d: Connection refused", options.port);
+    open_with(&options);
+    wait_for(&c.down);
+    assert_string_equal(c.why, expected);
+}
+
 static void a_host_name_is_resolved(void **state)
 {
     (void)state;
@@ -576,6 +588,7 @@ int main(void)
         TEST(a_wrong_password_is_said_without_showing_it),
         TEST(tls_and_missing_addresses_are_refused),
         TEST(a_host_name_is_resolved),
+        TEST(a_port_where_nothing_listens_refuses_the_connection),
         TEST(nonsense_from_a_server_is_survived),
         TEST(moved_says_that_clusters_are_not_supported),
         TEST(a_server_that_says_nothing_is_left),
