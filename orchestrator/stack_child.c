@@ -37,6 +37,7 @@ struct stack_child {
     enum stack_kind kind;
     char *name, *log, *socket;
     char **argv;
+    char **environment;
     int inherit_fd;
     const struct stack_child_events *events;
     void *ctx;
@@ -220,7 +221,7 @@ static void become(const struct stack_child *child, pid_t parent, int log_fd, in
         dup2(log_fd, STDERR_FILENO) < 0 || (ready_fd >= 0 && dup2(ready_fd, READY_FD) < 0) ||
         (child->inherit_fd >= 0 && dup2(child->inherit_fd, INHERITED_FD) < 0))
         _exit(127);
-    execvp(child->argv[0], child->argv);
+    execvpe(child->argv[0], child->argv, child->environment);
     dprintf(STDERR_FILENO, "cannot run %s: %s\n", child->argv[0], strerror(errno));
     _exit(127);
 }
@@ -367,6 +368,7 @@ struct stack_child *stack_child_new(uv_loop_t *loop, const struct stack_child_op
         .log = mem_must_printf("%s/%s.log", options->log_dir, options->name),
         .socket = options->socket != NULL ? mem_must_strdup(options->socket) : NULL,
         .argv = options->argv,
+        .environment = options->environment,
         .inherit_fd = options->inherit_fd,
         .events = events,
         .ctx = ctx,
@@ -390,6 +392,7 @@ void stack_child_free(struct stack_child **child)
     for (size_t i = 0; it->argv[i] != NULL; i++)
         free(it->argv[i]);
     free(it->argv);
+    free(it->environment);
     buf_release(&it->said);
     free(it->name);
     free(it->log);

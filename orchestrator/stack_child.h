@@ -46,6 +46,7 @@ struct stack_child_options {
     enum stack_kind kind;
     const char *name;    /* unique; copied */
     char **argv;         /* ended by NULL; taken over */
+    char **environment;  /* ended by NULL; the array is taken over, its strings are borrowed */
     const char *log_dir; /* copied */
     int inherit_fd;      /* the process keeps it open; -1: none */
     const char *socket; /* Redis: ready once PING is answered there; copied; NULL: says so itself */

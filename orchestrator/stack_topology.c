@@ -2,6 +2,7 @@
 
 #include <libgen.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -37,6 +38,40 @@ static char **arguments(char *first, ...)
     return argv;
 }
 
+/* Whether an entry of the environment, NAME=value, is a key that the configuration takes from
+ * there, of another provider than `provider` (NULL: of any). */
+static bool is_foreign_key(const struct config *config, const char *entry, const char *provider)
+{
+    bool own = false, key = false;
+    for (size_t i = 0; i < config->n_providers; i++) {
+        const struct config_provider *row = &config->providers[i];
+        for (size_t k = 0; k < row->n_keys; k++) {
+            const char *name = row->keys[k];
+            if (strncmp(name, "env:", 4) != 0)
+                continue;
+            size_t len = strlen(name + 4);
+            if (strncmp(entry, name + 4, len) != 0 || entry[len] != '=')
+                continue;
+            key = true;
+            own = own || (provider != NULL && strcmp(row->name, provider) == 0);
+        }
+    }
+    return key && !own;
+}
+
+/* Our environment without the keys that the process has no use for: /proc shows it. */
+static char **environment(const struct config *config, const char *provider)
+{
+    size_t n = 0, used = 0;
+    while (environ[n] != NULL)
+        n++;
+    char **kept = mem_must_zalloc((n + 1) * sizeof *kept);
+    for (size_t i = 0; i < n; i++)
+        if (!is_foreign_key(config, environ[i], provider))
+            kept[used++] = environ[i];
+    return kept;
+}
+
 static void add_redis(const struct config *config, int lock_fd, struct stack_child_options options,
                       stack_topology_fn *add, void *ctx)
 {
@@ -45,13 +80,14 @@ static void add_redis(const struct config *config, int lock_fd, struct stack_chi
     options.name = "redis";
     options.inherit_fd = lock_fd;
     options.socket = config->redis.socket;
+    options.environment = environment(config, NULL);
     /* maxmemory is not set: noeviction makes a full machine refuse, never forget. */
     options.argv =
         arguments(mem_must_strdup("redis-server"), "--port", "0", "--unixsocket",
                   config->redis.socket, "--unixsocketperm", "700", "--dir", dir, "--daemonize",
                   "no", "--supervised", "no", "--appendonly", "yes", "--appendfsync",
                   config->appendfsync, "--save", "", "--maxmemory-policy", "noeviction",
-                  "--auto-aof-rewrite-percentage", "100", "--auto-aof-rewrite-min-size", "64mb",
+                  "--auto-aof-rewrite-percentage", "100", "--auto-aof-rewrite-min-size", "256mb",
                   "--stop-writes-on-bgsave-error", "no", "--loglevel", "notice", NULL);
     add(ctx, &options);
     free(dir);
@@ -65,6 +101,7 @@ static void add_simulator(const struct config *config, struct stack_child_option
     const char *scenario = config->simulator_scenario;
     options.kind = STACK_SIMULATOR;
     options.name = "simulator";
+    options.environment = environment(config, NULL);
     options.argv = arguments(stack_program("orchestrator-sim"), "--port", port, "--ready-fd", "3",
                              scenario != NULL ? "--scenario" : NULL, scenario, NULL);
     add(ctx, &options);
@@ -79,6 +116,7 @@ void stack_topology(const struct config *config, int lock_fd, stack_topology_fn 
     if (config->broker_local) {
         options.kind = STACK_BROKER;
         options.name = "broker";
+        options.environment = environment(config, NULL);
         options.argv = arguments(stack_program("orchestrator-broker"), "--config", run,
                                  "--ready-fd", "3", NULL);
         add(ctx, &options);
@@ -87,6 +125,7 @@ void stack_topology(const struct config *config, int lock_fd, stack_topology_fn 
         add_simulator(config, options, add, ctx);
     options.kind = STACK_DAEMON;
     options.name = "daemon";
+    options.environment = environment(config, NULL);
     options.argv =
         arguments(stack_program("orchestrator"), "serve", "--config", run, "--ready-fd", "3", NULL);
     add(ctx, &options);
@@ -95,6 +134,7 @@ void stack_topology(const struct config *config, int lock_fd, stack_topology_fn 
         char *name = mem_must_printf("worker-%s", worker);
         options.kind = STACK_WORKER;
         options.name = name;
+        options.environment = environment(config, config->workers[i].provider);
         options.argv = arguments(stack_program("orchestrator-worker"), "--name", worker, "--config",
                                  run, "--ready-fd", "3", NULL);
         add(ctx, &options);

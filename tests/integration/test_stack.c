@@ -437,6 +437,40 @@ static int tear_down(void **state)
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
 
+static bool environment_has(int64_t pid, const char *text)
+{
+    char path[64];
+    struct buf environment = {0};
+    snprintf(path, sizeof path, "/proc/%d/environ", (int)pid);
+    assert_true(fixture_read(path, &environment));
+    bool has = memmem(environment.data, environment.len, text, strlen(text)) != NULL;
+    buf_release(&environment);
+    return has;
+}
+
+static void stack_gives_a_key_to_the_workers_of_its_provider_alone(void **state)
+{
+    struct context *context = *state;
+    setenv("ORCH_KEY_P", "secret-of-p", 1);
+    setenv("ORCH_KEY_Q", "secret-of-q", 1);
+    use(context, "providers:\n  p: {api: noop, key: 'env:ORCH_KEY_P'}\n"
+                 "  q: {api: noop, key: 'env:ORCH_KEY_Q'}\n"
+                 "models: {m: {provider: p}, n: {provider: q}}\n"
+                 "workers: [{name: w, provider: p}, {name: v, provider: q}]\n");
+    assert_int_equal(cli(context, NULL, NULL, "up", "-d"), 0);
+    static const char *const others[] = {"redis", "broker", "daemon"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        assert_false(environment_has(process(context, others[i], "pid"), "secret-of-"));
+    int64_t w = process(context, "worker-w", "pid"), v = process(context, "worker-v", "pid");
+    assert_true(environment_has(w, "secret-of-p"));
+    assert_false(environment_has(w, "secret-of-q"));
+    assert_true(environment_has(v, "secret-of-q"));
+    assert_false(environment_has(v, "secret-of-p"));
+    assert_int_equal(cli(context, NULL, NULL, "down", NULL), 0);
+    unsetenv("ORCH_KEY_P");
+    unsetenv("ORCH_KEY_Q");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -453,6 +487,7 @@ int main(void)
         TEST(stack_says_why_redis_does_not_start),
         TEST(stack_says_when_the_home_is_unusable),
         TEST(stack_comes_up_with_a_warning_when_a_worker_cannot),
+        TEST(stack_gives_a_key_to_the_workers_of_its_provider_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

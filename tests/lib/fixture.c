@@ -202,7 +202,7 @@ void fixture_redis_start(struct fixture *fixture)
                           "--maxmemory-policy",
                           "noeviction",
                           "--auto-aof-rewrite-min-size",
-                          "1gb",
+                          "256mb",
                           NULL};
     char path[96];
     snprintf(path, sizeof path, "%s/redis.log", fixture->dir);
