@@ -316,7 +316,10 @@ static void commit(struct attempt *attempt, const struct exchange_report *report
     encode_timing(attempt, report, "done", CLASS_NONE, "");
     int rc = record_encode_outcome(&attempt->outcome, &facts, report->reply);
     if (rc != 0) {
-        fail(attempt, "failed", CLASS_BAD_RESPONSE, 0, "the answer does not fit into a record",
+        fail(attempt, "failed", rc == -ENOMEM ? CLASS_RETRY : CLASS_BAD_REQUEST, BACKOFF_FIRST_MS,
+             rc == -ENOMEM ? "out of memory for the answer"
+                           : "the answer does not fit into a record: set max_tokens, or ask for "
+                             "less",
              report);
         return;
     }

@@ -88,8 +88,10 @@ static void conclude(struct exchange *exchange)
         http_figures(exchange->http, &figures);
     if (reply->text.failed || reply->reasoning.failed)
         provider_reply_fail(reply, CLASS_RETRY, "out of memory for the answer");
-    if (reply->text.len > EXCHANGE_MAX_TEXT || reply->reasoning.len > EXCHANGE_MAX_TEXT)
-        provider_reply_fail(reply, CLASS_BAD_RESPONSE, "the answer is larger than %zu MiB",
+    if (exchange->seen > EXCHANGE_MAX_TEXT || reply->text.len > EXCHANGE_MAX_TEXT ||
+        reply->reasoning.len > EXCHANGE_MAX_TEXT)
+        provider_reply_fail(reply, CLASS_BAD_REQUEST, /* the same again would cost the same */
+                            "the answer is larger than %zu MiB: set max_tokens, or ask for less",
                             EXCHANGE_MAX_TEXT >> 20);
     if (reply->error == CLASS_NONE && !reply->finished)
         provider_reply_fail(reply, CLASS_BAD_RESPONSE,
@@ -247,8 +249,10 @@ static bool take_body(void *ctx, const char *data, size_t len)
     exchange->received_bytes += (int64_t)len;
     int64_t most = exchange->kind == BODY_STREAM ? EXCHANGE_MAX_STREAM : EXCHANGE_MAX_BYTES;
     if (exchange->received_bytes > most) {
-        provider_reply_fail(&exchange->reply, CLASS_BAD_RESPONSE,
-                            "the response is larger than %d MiB", (int)(most >> 20));
+        bool failure = exchange->kind == BODY_FAILURE;
+        provider_reply_fail(&exchange->reply, failure ? CLASS_BAD_RESPONSE : CLASS_BAD_REQUEST,
+                            "the response is larger than %d MiB: set max_tokens, or ask for less",
+                            (int)(most >> 20));
         return false;
     }
     if (exchange->kind == BODY_STREAM)

@@ -209,6 +209,15 @@ static void a_stream_may_be_bulky_as_long_as_its_text_is_not(void **state)
     assert_true(outcome.report.received_bytes > EXCHANGE_MAX_BYTES);
 }
 
+/* bad_request moves on; bad_response would have it made and paid for again. */
+static void an_answer_that_is_too_large_is_not_asked_for_again(void **state)
+{
+    (void)state;
+    struct exchange_limits none = {0};
+    assert_fails("talkative", none, CLASS_BAD_REQUEST, "larger than 16 MiB: set max_tokens");
+    assert_fails("endless", none, CLASS_BAD_REQUEST, "larger than 64 MiB: set max_tokens");
+}
+
 static void a_stream_that_never_pauses_holds_up_no_other(void **state)
 {
     (void)state;
@@ -406,6 +415,7 @@ int main(void)
         EXCHANGE_TEST(comments_end_a_gap),
         EXCHANGE_TEST(a_stream_may_be_bulky_as_long_as_its_text_is_not),
         EXCHANGE_TEST(a_stream_that_never_pauses_holds_up_no_other),
+        EXCHANGE_TEST(an_answer_that_is_too_large_is_not_asked_for_again),
         EXCHANGE_TEST(the_whole_call_has_a_limit),
         EXCHANGE_TEST(a_connection_that_does_not_come_times_out),
         EXCHANGE_TEST(nobody_listening_is_worth_a_retry),

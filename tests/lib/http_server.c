@@ -333,6 +333,32 @@ static enum after serve_error(struct connection *connection)
     return HUNGUP;
 }
 
+static enum after serve_talkative(struct connection *connection)
+{
+    char *much = mem_must_zalloc(65537);
+    memset(much, 'x', 65536);
+    bool good = write_head(connection);
+    while (good)
+        good =
+            write_chunk(connection, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"") &&
+            write_chunk(connection, much) && write_chunk(connection, "\"}}]}\n\n");
+    free(much);
+    return HUNGUP;
+}
+
+static enum after serve_endless(struct connection *connection)
+{
+    char *much = mem_must_zalloc(65537);
+    memset(much, 'x', 65536);
+    bool good = write_text(connection, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                                       "Transfer-Encoding: chunked\r\n\r\n") &&
+                write_chunk(connection, "{\"x\": \"");
+    while (good)
+        good = write_chunk(connection, much);
+    free(much);
+    return HUNGUP;
+}
+
 static enum after serve_flood(struct connection *connection)
 {
     char *much = mem_must_zalloc(65537);

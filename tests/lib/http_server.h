@@ -31,6 +31,8 @@
     X(moved, "answers 302 to /ok")                                                                 \
     X(unauthorized, "answers 401 and quotes the key")                                              \
     X(error, "streams one token, then an error event")                                             \
+    X(talkative, "streams tokens without an end")                                                  \
+    X(endless, "answers with one document without an end")                                         \
     X(flood, "streams one line without an end")                                                    \
     X(other, "like ok, but another model serves")
 
