@@ -320,6 +320,8 @@ void queue_forget(struct queue *queue, const char *task, queue_fn *fn, void *ctx
 
 /* Tells that an orchestrator lives (name, host, pid, as JSON), for `status`; gone after ttl_ms. */
 void queue_announce(struct queue *queue, const char *name, const char *json, int64_t ttl_ms);
+/* It ends: no longer told. OK. */
+void queue_withdraw(struct queue *queue, const char *name, queue_fn *fn, void *ctx);
 typedef void queue_names_fn(void *ctx, const char *const *jsons, size_t n, const char *err);
 void queue_orchestrators(struct queue *queue, queue_names_fn *fn, void *ctx);
 /* The lease of being the active daemon: OK when `name` holds it now, TAKEN otherwise. */

@@ -5,7 +5,30 @@
 
 #include "schemas/mem.h"
 
-void queue_announce(struct queue *queue, const char *name, const char *json, int64_t ttl_ms)
+/* A call whose answer is a status. */
+struct asking {
+    queue_fn *fn;
+    void *ctx;
+};
+
+static struct asking *asking_new(queue_fn *fn, void *ctx)
+{
+    struct asking *asking = mem_must_zalloc(sizeof *asking);
+    *asking = (struct asking){fn, ctx};
+    return asking;
+}
+
+static void status_answered(void *ctx, const struct redis_value *value)
+{
+    struct asking asking = *(struct asking *)ctx;
+    free(ctx);
+    struct err err;
+    enum queue_status status = queue_status_of(value, &err);
+    asking.fn(asking.ctx, status, err.text);
+}
+
+static void announce(struct queue *queue, const char *name, const char *json, int64_t ttl_ms,
+                     redis_reply_fn *fn, void *ctx)
 {
     struct queue_args *args = &queue->args;
     queue_args_clear(args);
@@ -14,7 +37,17 @@ void queue_announce(struct queue *queue, const char *name, const char *json, int
     queue_args_str(args, name);
     queue_args_str(args, json);
     queue_args_printf(args, "%lld", (long long)ttl_ms);
-    queue_eval(queue, &queue->args, SCRIPT_announce, 2, NULL, NULL);
+    queue_eval(queue, &queue->args, SCRIPT_announce, 2, fn, ctx);
+}
+
+void queue_announce(struct queue *queue, const char *name, const char *json, int64_t ttl_ms)
+{
+    announce(queue, name, json, ttl_ms, NULL, NULL);
+}
+
+void queue_withdraw(struct queue *queue, const char *name, queue_fn *fn, void *ctx)
+{
+    announce(queue, name, "", 0, status_answered, asking_new(fn, ctx));
 }
 
 struct naming {
@@ -50,28 +83,12 @@ void queue_orchestrators(struct queue *queue, queue_names_fn *fn, void *ctx)
     queue_eval(queue, &queue->args, SCRIPT_orchestrators, 2, names_answered, naming);
 }
 
-struct leading {
-    queue_fn *fn;
-    void *ctx;
-};
-
-static void lead_answered(void *ctx, const struct redis_value *value)
-{
-    struct leading leading = *(struct leading *)ctx;
-    free(ctx);
-    struct err err;
-    enum queue_status status = queue_status_of(value, &err);
-    leading.fn(leading.ctx, status, err.text);
-}
-
 void queue_lead(struct queue *queue, const char *name, int64_t lease_ms, queue_fn *fn, void *ctx)
 {
-    struct leading *leading = mem_must_zalloc(sizeof *leading);
-    *leading = (struct leading){fn, ctx};
     struct queue_args *args = &queue->args;
     queue_args_clear(args);
     queue_args_str(args, QUEUE_LEADER_KEY);
     queue_args_str(args, name);
     queue_args_printf(args, "%lld", (long long)lease_ms);
-    queue_eval(queue, &queue->args, SCRIPT_lead, 1, lead_answered, leading);
+    queue_eval(queue, &queue->args, SCRIPT_lead, 1, status_answered, asking_new(fn, ctx));
 }

@@ -71,7 +71,7 @@ static void ticked(void *ctx)
         archive_tick(daemon->archive);
 }
 
-/* --- stopping: keep what is known, write the checkpoints, give the lease back ---------------- */
+/* --- stopping: keep what is known, write the checkpoints, give the lease back, leave --------- */
 
 static void say_bye(struct daemon *daemon)
 {
@@ -80,6 +80,11 @@ static void say_bye(struct daemon *daemon)
 }
 
 static void lease_returned(void *ctx, enum queue_status status, const char *err)
+{
+    (void)ctx, (void)status, (void)err;
+}
+
+static void withdrawn(void *ctx, enum queue_status status, const char *err)
 {
     struct daemon *daemon = ctx;
     (void)status, (void)err;
@@ -96,9 +101,11 @@ static void rows_kept(void *ctx, int rc)
     if (daemon->leading) {
         daemon_step(daemon, (struct flow_event){.kind = FLOW_EVENT_STOP});
         queue_lead(daemon->queue, daemon->id, 1, lease_returned, daemon);
+    } else if (daemon->redis_down_ms != 0) {
+        daemon_finish(daemon, EXIT_DONE);
         return;
     }
-    daemon_finish(daemon, EXIT_DONE);
+    queue_withdraw(daemon->queue, daemon->id, withdrawn, daemon);
 }
 
 static void stop_timed_out(void *ctx)

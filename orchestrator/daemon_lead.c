@@ -73,6 +73,7 @@ static void lead(struct daemon *daemon)
     daemon->term++;
     daemon->flow = flow_new(&options);
     log_info("%s leads", daemon->name);
+    announce(daemon); /* it did not lead when it did so last */
     welcome_known_brokers(daemon);
 }
 

@@ -591,6 +591,53 @@ static void a_second_daemon_stands_by_and_takes_over(void **state)
     end();
 }
 
+static size_t n_living, n_leading;
+
+static void named(void *ctx, const char *const *jsons, size_t n, const char *err)
+{
+    (void)ctx, (void)err;
+    n_living = n;
+    n_leading = 0;
+    for (size_t i = 0; i < n; i++)
+        n_leading += strstr(jsons[i], "\"leading\":true") != NULL;
+    stage.flag = true;
+}
+
+static void look_who_lives(void)
+{
+    stage.flag = false;
+    queue_orchestrators(stage.queue, named, NULL);
+    assert_int_equal(loop_run_until(&stage.loop, &stage.flag, WAIT_MS), 0);
+}
+
+static void stop_daemon(pid_t pid)
+{
+    kill(pid, SIGTERM);
+    assert_int_equal(fixture_wait_exit(&stage.testbed.fixture, pid, WAIT_MS), 0);
+}
+
+static void a_daemon_that_ends_is_no_longer_told(void **state)
+{
+    (void)state;
+    begin();
+    testbed_start_daemon(&stage.testbed);
+    pid_t first = stage.testbed.daemon;
+    testbed_start_daemon(&stage.testbed);
+    pid_t second = stage.testbed.daemon;
+    for (int64_t end_ms = clock_ms() + WAIT_MS; n_leading == 0 && clock_ms() < end_ms;)
+        look_who_lives();
+    assert_int_equal(n_living, 2);
+    assert_int_equal(n_leading, 1);
+    stop_daemon(second); /* it only stood by */
+    look_who_lives();
+    assert_int_equal(n_living, 1);
+    stop_daemon(first);
+    look_who_lives();
+    assert_int_equal(n_living, 0);
+    stage.testbed.daemon = 0;
+    end();
+}
+
 static void collect(void *ctx, const struct msg_timing *attempt)
 {
     char *text = ctx;
@@ -711,6 +758,7 @@ int main(void)
         cmocka_unit_test(a_restarted_broker_gets_the_offers_again),
         cmocka_unit_test(a_lost_redis_is_waited_for),
         cmocka_unit_test(a_second_daemon_stands_by_and_takes_over),
+        cmocka_unit_test(a_daemon_that_ends_is_no_longer_told),
         cmocka_unit_test(a_subtask_that_nobody_serves_is_said_in_the_log),
         cmocka_unit_test(every_attempt_is_kept_once_also_over_a_kill),
         cmocka_unit_test(a_finished_task_moves_to_the_archive_and_leaves_redis),

@@ -463,6 +463,8 @@ static void orchestrators_are_known_while_they_live(void **state)
     assert_string_equal(orchestrators(), "{1} {3} ");
     queue_announce(probe.queue, "a", "{1}", 0);
     assert_string_equal(orchestrators(), "{3} ");
+    assert_int_equal(probe_task(&probe, queue_withdraw, "b"), QUEUE_OK);
+    assert_string_equal(orchestrators(), "");
 }
 
 static void lead(void *ctx, enum queue_status status, const char *err)
