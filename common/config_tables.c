@@ -80,7 +80,10 @@ const struct config_field config_fields[] = {
      .help = "A worker that could not renew for so long gives the attempt up, ms; less than "
              "`lease_ms`."},
     {"queue.max_attempts", &config_kind_int, TOP(max_attempts), .fallback = "4", .min = 1,
-     .max = 100, .help = "Attempts of a subtask before it is dead."},
+     .max = 100,
+     .help =
+         "Attempts of a subtask before it is dead; those that a rate limit or overload ended do "
+         "not count."},
     {"queue.retain_s", &config_kind_int, TOP(retain_s), .fallback = "300", .min = 0, .max = 1e7,
      .help = "How long a finished task stays in Redis before it is archived, s."},
     {"routing.mode", &config_kind_offline, TOP(offline), .fallback = "online",
@@ -90,7 +93,9 @@ const struct config_field config_fields[] = {
      .help = "Most that one task may cost, USD; 0: no limit. Recorded, but not enforced in this "
              "version."},
     {"plan.max_subtasks", &config_kind_int, TOP(max_subtasks), .fallback = "1000", .min = 1,
-     .max = 100000, .help = "Most subtasks that a plan may have."},
+     .max = 100000,
+     .help = "Most subtasks that a model's plan may have; the file of `submit --plan` may have "
+             "10,000."},
     {"simulator.port", &config_kind_int, TOP(simulator_port), .fallback = "0", .min = 0,
      .max = 65535, .quiet = true,
      .help = "The local stack starts `orchestrator-sim` on this port of 127.0.0.1, and every "
