@@ -32,7 +32,9 @@ bool buf_reserve(struct buf *buf, size_t more)
     size_t need = buf->len + more + 1;
     if (need <= buf->cap)
         return true;
-    size_t cap = buf->cap < 64 ? 64 : buf->cap * 2;
+    /* By half: ten thousand answers that grow at once would waste a quarter of their memory if
+     * doubled. */
+    size_t cap = buf->cap < 64 ? 64 : buf->cap + buf->cap / 2;
     if (cap < need)
         cap = need;
     char *data = mem_realloc(buf->data, cap);

@@ -16,8 +16,8 @@ static const char yaml[] =
     "models:\n  slow: {provider: sim, name: slow, local: true}\n"
     "workers:\n  - {name: sim-0, provider: sim, concurrency: 10000}\n"
     "roles:\n  general: {models: [slow]}\n";
-/* 30 tokens/s for about 40 s, written once a second: what arrives together is read together. */
-static const char scenario[] = "rules:\n  - tokens: 1200\n    timing: {decode_tps: 30, "
+/* 30 tokens/s for 15 s, written once a second: what arrives together is read together. */
+static const char scenario[] = "rules:\n  - tokens: 450\n    timing: {decode_tps: 30, "
                                "prefill_tps: 0, burst_ms: 1000}\n";
 
 struct streams {

@@ -156,18 +156,20 @@ static double measure(int tasks, int nodes)
     return n / seconds;
 }
 
+static void print_rate(const char *name, double value, double peer)
+{
+    figure_print(&(struct figure){name, value, "subtasks/s", peer > 0 ? "BullMQ add+process" : NULL,
+                                  peer, false, ">= 3x peer", peer > 0 && value >= 3 * peer});
+}
+
 static void run(void)
 {
-    double peer = 0;
-    bool has_peer = bench_bullmq("throughput", BULLMQ_JOBS, "per_second", &peer, NULL, NULL);
-    double single = measure(JOBS, 1);
-    double dag = measure(JOBS / DAG_NODES, DAG_NODES);
-    figure_print(&(struct figure){"throughput: single-node tasks", single, "subtasks/s",
-                                  has_peer ? "BullMQ add+process" : NULL, peer, false, ">= 3x peer",
-                                  has_peer && single >= 3 * peer});
-    figure_print(&(struct figure){"throughput: 100-node DAGs", dag, "subtasks/s",
-                                  has_peer ? "BullMQ add+process" : NULL, peer, false, ">= 3x peer",
-                                  has_peer && dag >= 3 * peer});
+    double bulk = 0, add = 0; /* the better of BullMQ's two ways to add is the peer */
+    bench_bullmq("bulk", BULLMQ_JOBS, "per_second", &bulk, NULL, NULL);
+    bench_bullmq("single", BULLMQ_JOBS, "per_second", &add, NULL, NULL);
+    double peer = bulk > add ? bulk : add;
+    print_rate("throughput: single-node tasks", measure(JOBS, 1), peer);
+    print_rate("throughput: 100-node DAGs", measure(JOBS / DAG_NODES, DAG_NODES), peer);
 }
 
 const struct benchmark benchmark_throughput = {

@@ -1,5 +1,6 @@
 // The peer of the queue benchmarks: BullMQ on a redis-server with the same settings.
-//   node peer.mjs throughput SOCKET JOBS   add in bulks of 1,000, process with concurrency 200
+//   node peer.mjs bulk SOCKET JOBS         add in bulks of 1,000, process with concurrency 200
+//   node peer.mjs single SOCKET JOBS       the same, each job with a call of its own, 1,000 in flight
 //   node peer.mjs latency SOCKET JOBS      add one, wait for its result, add the next
 // Prints one JSON object.
 import { performance } from "node:perf_hooks";
@@ -12,7 +13,7 @@ const connection = { path: socket, maxRetriesPerRequest: null };
 const queue = new Queue("bench", { connection });
 await queue.waitUntilReady();
 
-async function throughput() {
+async function throughput(bulks) {
   let done = 0;
   let finish;
   const finished = new Promise((resolve) => { finish = resolve; });
@@ -25,7 +26,8 @@ async function throughput() {
     const bulk = [];
     for (let i = at; i < Math.min(at + 1000, jobs); i++)
       bulk.push({ name: "job", data: { prompt: "x".repeat(100) }, opts: options });
-    await queue.addBulk(bulk);
+    if (bulks) await queue.addBulk(bulk);
+    else await Promise.all(bulk.map((job) => queue.add(job.name, job.data, job.opts)));
   }
   await finished;
   const seconds = (performance.now() - started) / 1000;
@@ -51,7 +53,7 @@ async function latency() {
   return { jobs, p50_ms: at(0.5), p99_ms: at(0.99) };
 }
 
-const result = await (mode === "latency" ? latency() : throughput());
+const result = await (mode === "latency" ? latency() : throughput(mode === "bulk"));
 console.log(JSON.stringify(result));
 await queue.close();
 process.exit(0);
