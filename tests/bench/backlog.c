@@ -63,21 +63,21 @@ static void run(void)
     struct redis_options options = fixture_redis_options(&stack.fixture);
     if (queue_open(&filler.queue, &filler.loop, &options, NULL, NULL, NULL) != 0)
         abort();
-    fill(&filler, BACKLOG / 10); /* past the broker's limit already */
+    fill(&filler, BACKLOG / 4); /* past the broker's limit already */
     poll(NULL, 0, 2000);
     double broker = bench_rss_mb(stack.broker), daemon = bench_rss_mb(stack.daemon);
     double redis = bench_rss_mb(stack.fixture.redis_pid);
-    fill(&filler, BACKLOG - BACKLOG / 10);
+    fill(&filler, BACKLOG - BACKLOG / 4);
     poll(NULL, 0, 2000);
     double broker_growth = bench_rss_mb(stack.broker) - broker;
     double daemon_growth = bench_rss_mb(stack.daemon) - daemon;
-    double per_subtask = (bench_rss_mb(stack.fixture.redis_pid) - redis) * 1e6 / (BACKLOG * 0.9);
+    double per_subtask = (bench_rss_mb(stack.fixture.redis_pid) - redis) * 1e6 / (BACKLOG * 0.75);
     fprintf(stderr, "bench: backlog: broker %.1f MB, daemon %.1f MB, %d submits refused\n",
             bench_rss_mb(stack.broker), bench_rss_mb(stack.daemon), filler.failed);
-    figure_print(&(struct figure){"backlog: broker's growth, 20k -> 200k", broker_growth, "MB",
+    figure_print(&(struct figure){"backlog: broker's growth, 50k -> 200k", broker_growth, "MB",
                                   NULL, 0, true, "none (<= 1 MB)",
                                   broker_growth <= 1 && filler.failed == 0});
-    figure_print(&(struct figure){"backlog: daemon's growth, 20k -> 200k", daemon_growth, "MB",
+    figure_print(&(struct figure){"backlog: daemon's growth, 50k -> 200k", daemon_growth, "MB",
                                   NULL, 0, true, NULL, false});
     figure_print(&(struct figure){"backlog: Redis memory per subtask", per_subtask, "bytes", NULL,
                                   0, true, NULL, false});
