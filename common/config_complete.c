@@ -125,13 +125,10 @@ static int complete_provider(struct config_reader *reader, struct config_provide
                              const struct yaml_node *node)
 {
     const struct config_api *api = provider->api != NULL ? config_api(provider->api) : NULL;
-    const struct yaml_node *limits = node_of(node, "limits");
     if (api == NULL)
         return 0; /* told already */
     if (provider->base_url == NULL && api->base_url == NULL)
         config_problem(reader, node, "a provider with `api: %s` needs `base_url`", api->name);
-    if (provider->requests_per_minute > 0 || provider->tokens_per_minute > 0)
-        config_warning(reader, limits, "`limits` are recorded, but not enforced in this version");
     if (yaml_is_null(yaml_map_get(node, "key"))) {
         int rc = default_key(provider, api);
         if (rc != 0)

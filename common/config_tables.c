@@ -128,12 +128,12 @@ static const struct config_field provider_fields[] = {
      .max = DAY_MS, .help = "The whole call, ms; 0: no limit."},
     {"limits.requests_per_minute", &config_kind_int, PROVIDER(requests_per_minute), .fallback = "0",
      .min = 0, .max = MANY, .quiet = true,
-     .help = "Requests per minute of all workers together; 0: no limit. Recorded, but not enforced "
-             "in this version."},
+     .help = "Requests per minute of all workers together; 0: no limit. Each worker of the "
+             "configuration keeps to an equal part of it."},
     {"limits.tokens_per_minute", &config_kind_int, PROVIDER(tokens_per_minute), .fallback = "0",
      .min = 0, .max = MANY, .quiet = true,
-     .help = "Tokens per minute of all workers together; 0: no limit. Recorded, but not enforced "
-             "in this version."},
+     .help = "Tokens per minute of all workers together; 0: no limit. Each worker of the "
+             "configuration keeps to an equal part of it."},
     {"base", &config_kind_text, PROVIDER(base),
      .help = "`api: search` only, which is not available in this version: the provider that "
              "answers."},
