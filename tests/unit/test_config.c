@@ -335,7 +335,8 @@ static void config_check_tells_every_problem(void **state)
     assert_int_equal(seen.errors, 3);
     seen = (struct seen){0};
     path = fixture_write(&fixture, "warn.yaml",
-                         "providers: {p: {api: ollama, limits: {tokens_per_minute: 5}}}\n"
+                         "bus: {brokers: [\"tcp://broker:5570\"]}\n"
+                         "providers: {p: {api: ollama}}\n"
                          "models: {m: {provider: p}}\nworkers: [{name: w, provider: p}]\n"
                          "budget: {task_usd: 2}\n");
     assert_int_equal(config_check(&config, path, count_problem, &seen, &err), 0);
