@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <netdb.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -316,6 +317,15 @@ int fixture_free_port(void)
     }
     die("no free port");
     return -1;
+}
+
+bool fixture_has_localhost(void)
+{
+    struct addrinfo *found = NULL;
+    bool has = getaddrinfo("localhost", NULL, NULL, &found) == 0;
+    if (has)
+        freeaddrinfo(found);
+    return has;
 }
 
 const char *fixture_write(struct fixture *fixture, const char *name, const char *text)

@@ -53,6 +53,8 @@ bool fixture_wait(bool (*fn)(void *ctx), void *ctx, int64_t timeout_ms);
 bool fixture_wait_listen(const char *path, int port, int64_t timeout_ms);
 /* A TCP port on 127.0.0.1 that was free a moment ago, and so was the one after it. */
 int fixture_free_port(void);
+/* Whether the name localhost can be resolved: a bare root directory may have no /etc/hosts. */
+bool fixture_has_localhost(void);
 /* Writes a file below dir (parents made); returns its full path, valid until the next call. */
 const char *fixture_write(struct fixture *fixture, const char *name, const char *text);
 /* The whole file into out (cleared first); false when it can't be read. */
