@@ -24,28 +24,66 @@ struct config_provider {
     int64_t first_token_ms;
     int64_t gap_ms;
     int64_t total_ms;
-    int64_t requests_per_minute; /* 0: no limit */
+    int64_t requests_per_minute; /* of all workers on all machines together; 0: no limit */
     int64_t tokens_per_minute;
-    bool stream; /* ask for streams; default true */
+    int64_t concurrency;             /* calls at once */
+    int64_t key_requests_per_minute; /* the same for each key of the pool */
+    int64_t key_tokens_per_minute;
+    int64_t key_concurrency;
+    int64_t breaker_failures; /* so many in a row open an arm's circuit breaker; 0: never */
+    int64_t breaker_open_ms;  /* until a probe is let through */
+    bool stream;              /* ask for streams; default true */
+    char **headers;           /* further request headers, "Name: value" */
+    size_t n_headers;
+    char *plugin; /* api: plugin: the shared object; NULL: none */
     /* search only */
     char *base; /* provider that answers */
     char *engine;
-    bool auto_search;
+    char *engine_url; /* NULL: the engine's own */
+    char **engine_keys;
+    size_t n_engine_keys;
+    char *engine_cx; /* Google: id of the search engine; NULL: none */
+    char *search;    /* auto, always, never */
     int64_t max_results;
 };
 
+/* Prices in USD per million tokens; -1: not set. Of several the last one counts whose `from` has
+ * come and whose `above_tokens` the prompt exceeds. */
+struct config_price {
+    char *from; /* "2026-12-01", UTC; NULL: always */
+    int64_t
+        above_tokens; /* only for prompts of more tokens, and then for all of the call; 0: all */
+    double input, output;
+    double cached;      /* prompt tokens that the provider had cached; -1: as input */
+    double cache_write; /* prompt tokens written to its cache; -1: as input */
+};
+
+/* What is not set here comes from the shipped registry, where that knows the name (registry.h). */
 struct config_model {
-    char *alias;        /* key under models: */
-    char *provider;     /* name of a provider */
-    char *name;         /* the provider's name of the model */
+    char *alias;    /* key under models: */
+    char *provider; /* name of a provider */
+    char *name;     /* the provider's name of the model */
+    char **served;  /* further names under which the provider may answer */
+    size_t n_served;
     int64_t context;    /* tokens; 0: unknown */
     int64_t max_output; /* tokens; 0: unknown */
     bool local;
-    double price_input; /* USD per million tokens; 0: free or unknown */
-    double price_output;
-    double price_cached;
-    bool no_sampling; /* the model refuses temperature and its like: they are not sent */
+    struct config_price *prices; /* in order; n_prices 0: free or unknown */
+    size_t n_prices;
+    char **capabilities; /* CONFIG_CAPABILITIES that it has; n 0: not known, all are tried */
+    size_t n_capabilities;
+    char **refuses; /* CONFIG_PARAMETERS that are never sent to it */
+    size_t n_refuses;
+    char **tags; /* such as private; roles may ask for them */
+    size_t n_tags;
+    char *endpoint;   /* auto, chat, responses: which of OpenAI's APIs */
+    char *effort;     /* of reasoning, when the role says nothing; NULL: the provider's default */
+    char *keep_alive; /* how long a local runtime keeps it loaded, "10m"; NULL: its default */
+    bool strict;      /* another served model is an error, not only a mark */
 };
+#define CONFIG_CAPABILITIES "json_schema", "tools", "images", "embeddings", "thinking"
+#define CONFIG_PARAMETERS                                                                          \
+    "temperature", "seed", "stop", "effort", "max_tokens", "json_schema", "system", "stream_options"
 
 struct config_worker {
     char *name;
@@ -56,7 +94,16 @@ struct config_worker {
     size_t n_models;
     char **launch; /* command line of a runtime to start and own; n_launch 0: none */
     size_t n_launch;
-    char *health; /* URL that answers 2xx once the runtime is usable; NULL: none */
+    char *health;     /* URL that answers 2xx once the runtime is usable; NULL: none */
+    bool share;       /* another worker may have the same GPU */
+    int64_t start_ms; /* most time until the runtime is healthy */
+};
+
+struct config_budget { /* 0: no limit */
+    double task_usd;
+    int64_t task_tokens;
+    double day_usd; /* by Redis's clock, UTC */
+    int64_t day_tokens;
 };
 
 struct config_role {
@@ -68,6 +115,15 @@ struct config_role {
     int64_t max_tokens; /* 0: the provider's default */
     int64_t
         spill_ms; /* how long a preferred local arm may keep a subtask waiting before the next */
+    char **tags;  /* only models that have all of these */
+    size_t n_tags;
+    int64_t seed; /* -1: none */
+    char **stop;
+    size_t n_stop;
+    char *effort; /* of reasoning: none, minimal, low, medium, high; NULL: the model's */
+    char *cache;  /* auto, on, off: the response cache */
+    char *hedge;  /* off, auto: a second attempt once an arm takes longer than its p95 */
+    struct config_budget budget; /* of this role alone */
 };
 
 struct config {
@@ -86,9 +142,12 @@ struct config {
     char *store;                            /* SQLite file */
     int64_t lease_ms, renew_ms, abandon_ms; /* see "The bus" in docs/architecture.md */
     int64_t max_attempts;
-    int64_t retain_s;         /* how long finished tasks stay in Redis before they are archived */
-    bool offline;             /* routing.mode: offline: local arms only */
-    double budget_task_usd;   /* 0: none */
+    int64_t retain_s; /* how long finished tasks stay in Redis before they are archived */
+    bool offline;     /* routing.mode: offline: local arms only */
+    struct config_budget budget;
+    bool cache;               /* false: the response cache is off for everything */
+    int64_t cache_ttl_s;      /* how long an answer is kept */
+    int64_t cache_max_bytes;  /* of all answers together */
     int64_t max_subtasks;     /* most subtasks a plan may have */
     int64_t simulator_port;   /* of orchestrator-sim, started by the stack; 0: none */
     char *simulator_scenario; /* YAML file; NULL: the built-in replies */
@@ -135,6 +194,7 @@ struct config_api {
     const char *base_url; /* default; NULL: base_url must be configured */
     const char *key_env;  /* where the key is when the config does not say; NULL: no key needed */
     bool local;           /* its models run on the team's own hardware */
+    bool wraps;           /* speaks through another provider or a plug-in: no provider of its own */
 };
 const struct config_api *config_api(const char *name); /* NULL: unknown */
 const struct config_api *config_apis(size_t *ret_count);

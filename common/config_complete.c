@@ -80,9 +80,6 @@ static int complete_top(struct config_reader *reader, const struct yaml_node *ro
         config_problem(reader, node_of(queue, "abandon_ms"),
                        "`queue.abandon_ms` must be less than `queue.lease_ms`, which is %lld",
                        (long long)config->lease_ms);
-    if (config->budget_task_usd > 0)
-        config_warning(reader, node_of(node_of(root, "budget"), "task_usd"),
-                       "`budget.task_usd` is recorded, but not enforced in this version");
     for (size_t i = 0; i < config->n_brokers; i++)
         if (strncmp(config->brokers[i], "tcp://", 6) == 0 &&
             strncmp(config->brokers[i], "tcp://127.", 10) != 0)
@@ -127,7 +124,7 @@ static int complete_provider(struct config_reader *reader, struct config_provide
     const struct config_api *api = provider->api != NULL ? config_api(provider->api) : NULL;
     if (api == NULL)
         return 0; /* told already */
-    if (provider->base_url == NULL && api->base_url == NULL)
+    if (provider->base_url == NULL && api->base_url == NULL && !api->wraps)
         config_problem(reader, node, "a provider with `api: %s` needs `base_url`", api->name);
     if (yaml_is_null(yaml_map_get(node, "key"))) {
         int rc = default_key(provider, api);

@@ -6,24 +6,30 @@
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define MINUTE_MS 60000.0
 #define DAY_MS (24 * 60 * MINUTE_MS)
+#define MONEY 1e6
 #define MANY 1e12 /* a limit where there is no natural one */
 
 /* Local runtimes answer without a key, unless one is configured. */
 static const struct config_api apis[] = {
-    {"anthropic", "Anthropic messages", "https://api.anthropic.com", "ANTHROPIC_API_KEY", false},
-    {"openai", "OpenAI chat completions", "https://api.openai.com", "OPENAI_API_KEY", false},
+    {"anthropic", "Anthropic messages", "https://api.anthropic.com", "ANTHROPIC_API_KEY", false,
+     false},
+    {"openai", "OpenAI chat completions", "https://api.openai.com", "OPENAI_API_KEY", false, false},
     {"gemini", "Google Gemini", "https://generativelanguage.googleapis.com", "GEMINI_API_KEY",
+     false, false},
+    {"huggingface", "Hugging Face router", "https://router.huggingface.co", "HF_TOKEN", false,
      false},
-    {"huggingface", "Hugging Face router", "https://router.huggingface.co", "HF_TOKEN", false},
-    {"ollama", "Ollama", "http://127.0.0.1:11434", NULL, true},
-    {"lmstudio", "LM Studio", "http://127.0.0.1:1234", NULL, true},
-    {"llamacpp", "llama.cpp's llama-server", "http://127.0.0.1:8080", NULL, true},
-    {"vllm", "vLLM", "http://127.0.0.1:8000", NULL, true},
-    {"tgi", "Hugging Face TGI", NULL, NULL, true},
-    {"openai-compatible", "any other server that speaks OpenAI chat completions", NULL, NULL,
+    {"ollama", "Ollama", "http://127.0.0.1:11434", NULL, true, false},
+    {"lmstudio", "LM Studio", "http://127.0.0.1:1234", NULL, true, false},
+    {"llamacpp", "llama.cpp's llama-server", "http://127.0.0.1:8080", NULL, true, false},
+    {"vllm", "vLLM", "http://127.0.0.1:8000", NULL, true, false},
+    {"tgi", "Hugging Face TGI", NULL, NULL, true, false},
+    {"openai-compatible", "any other server that speaks OpenAI chat completions", NULL, NULL, false,
      false},
-    {"noop", "answers at once with `ok`, for trials and benchmarks", "http://127.0.0.1", NULL,
-     true},
+    {"search", "another provider, with the results of a web search in the prompt", NULL, NULL,
+     false, true},
+    {"plugin", "a provider from a shared object", NULL, NULL, false, true},
+    {"noop", "answers at once with `ok`, for trials and benchmarks", "http://127.0.0.1", NULL, true,
+     false},
 };
 
 const struct config_api *config_apis(size_t *ret_count)
@@ -42,7 +48,14 @@ const struct config_api *config_api(const char *name)
 
 static const char *const fsync_choices[] = {"always", "everysec", "no", NULL};
 static const char *const mode_choices[] = {"online", "offline", NULL};
-static const char *const engine_choices[] = {"duckduckgo", "searxng", NULL};
+static const char *const engine_choices[] = {"duckduckgo", "searxng", "google", NULL};
+static const char *const search_choices[] = {"auto", "always", "never", NULL};
+static const char *const endpoint_choices[] = {"auto", "chat", "responses", NULL};
+static const char *const effort_choices[] = {"none", "minimal", "low", "medium", "high", NULL};
+static const char *const cache_choices[] = {"auto", "on", "off", NULL};
+static const char *const hedge_choices[] = {"off", "auto", NULL};
+static const char *const capability_choices[] = {CONFIG_CAPABILITIES, NULL};
+static const char *const parameter_choices[] = {CONFIG_PARAMETERS, NULL};
 
 #define MEMBER(type, member) .offset = offsetof(struct type, member)
 #define LIST(type, member)                                                                         \
@@ -88,10 +101,27 @@ const struct config_field config_fields[] = {
      .help = "How long a finished task stays in Redis before it is archived, s."},
     {"routing.mode", &config_kind_offline, TOP(offline), .fallback = "online",
      .choices = mode_choices, .help = "`offline`: only local models are used."},
-    {"budget.task_usd", &config_kind_num, TOP(budget_task_usd), .fallback = "0", .min = 0,
-     .max = 1e6, .quiet = true,
-     .help = "Most that one task may cost, USD; 0: no limit. Recorded, but not enforced in this "
-             "version."},
+    {"budget.task_usd", &config_kind_num, TOP(budget.task_usd), .fallback = "0", .min = 0,
+     .max = MONEY, .quiet = true,
+     .help =
+         "Most that one task may cost, USD; 0: no limit. It is reserved before each call at the "
+         "call's worst case."},
+    {"budget.task_tokens", &config_kind_int, TOP(budget.task_tokens), .fallback = "0", .min = 0,
+     .max = MANY, .quiet = true, .help = "Most tokens that one task may use; 0: no limit."},
+    {"budget.day_usd", &config_kind_num, TOP(budget.day_usd), .fallback = "0", .min = 0,
+     .max = MONEY, .quiet = true,
+     .help = "Most that all tasks may cost in a day (UTC), USD; 0: no limit."},
+    {"budget.day_tokens", &config_kind_int, TOP(budget.day_tokens), .fallback = "0", .min = 0,
+     .max = MANY, .quiet = true,
+     .help = "Most tokens that all tasks may use in a day (UTC); 0: no limit."},
+    {"cache.enabled", &config_kind_bool, TOP(cache), .fallback = "true", .quiet = true,
+     .help = "Whether answers may come from the response cache: those of equal requests, where "
+             "`temperature` is 0 or the role says `cache: on`."},
+    {"cache.ttl_s", &config_kind_int, TOP(cache_ttl_s), .fallback = "86400", .min = 1, .max = 1e9,
+     .quiet = true, .help = "How long an answer is kept, s."},
+    {"cache.max_bytes", &config_kind_int, TOP(cache_max_bytes), .fallback = "67108864", .min = 0,
+     .max = MANY, .quiet = true,
+     .help = "Of all cached answers together, bytes; those not used for longest go first."},
     {"plan.max_subtasks", &config_kind_int, TOP(max_subtasks), .fallback = "1000", .min = 1,
      .max = 100000,
      .help = "Most subtasks that a model's plan may have; the file of `submit --plan` may have "
@@ -128,21 +158,52 @@ static const struct config_field provider_fields[] = {
      .max = DAY_MS, .help = "The whole call, ms; 0: no limit."},
     {"limits.requests_per_minute", &config_kind_int, PROVIDER(requests_per_minute), .fallback = "0",
      .min = 0, .max = MANY, .quiet = true,
-     .help = "Requests per minute of all workers together; 0: no limit. Each worker of the "
-             "configuration keeps to an equal part of it."},
+     .help = "Requests per minute of all workers on all machines together; 0: no limit."},
     {"limits.tokens_per_minute", &config_kind_int, PROVIDER(tokens_per_minute), .fallback = "0",
      .min = 0, .max = MANY, .quiet = true,
-     .help = "Tokens per minute of all workers together; 0: no limit. Each worker of the "
-             "configuration keeps to an equal part of it."},
+     .help = "Tokens per minute of all workers together; 0: no limit."},
+    {"limits.concurrency", &config_kind_int, PROVIDER(concurrency), .fallback = "0", .min = 0,
+     .max = MANY, .quiet = true, .help = "Calls at once of all workers together; 0: no limit."},
+    {"key_limits.requests_per_minute", &config_kind_int, PROVIDER(key_requests_per_minute),
+     .fallback = "0", .min = 0, .max = MANY, .quiet = true,
+     .help = "The same for each key of the pool."},
+    {"key_limits.tokens_per_minute", &config_kind_int, PROVIDER(key_tokens_per_minute),
+     .fallback = "0", .min = 0, .max = MANY, .quiet = true,
+     .help = "The same for each key of the pool."},
+    {"key_limits.concurrency", &config_kind_int, PROVIDER(key_concurrency), .fallback = "0",
+     .min = 0, .max = MANY, .quiet = true, .help = "The same for each key of the pool."},
+    {"breaker.failures", &config_kind_int, PROVIDER(breaker_failures), .fallback = "5", .min = 0,
+     .max = 1e6, .quiet = true,
+     .help =
+         "So many overloads and timeouts of an arm in a row open its circuit breaker: it gets no "
+         "work for a while; 0: never."},
+    {"breaker.open_ms", &config_kind_int, PROVIDER(breaker_open_ms), .fallback = "30000",
+     .min = 100, .max = DAY_MS, .quiet = true,
+     .help =
+         "How long it stays open before one subtask may try, ms; doubles up to ten times that."},
+    {"headers", &config_kind_texts, LIST(config_provider, headers),
+     .help = "Further request headers, each `Name: value`, such as `OpenAI-Organization: org-1`; "
+             "not for "
+             "keys."},
+    {"plugin", &config_kind_text, PROVIDER(plugin),
+     .help = "`api: plugin` only: the shared object that speaks to it, a path."},
     {"base", &config_kind_text, PROVIDER(base),
-     .help = "`api: search` only, which is not available in this version: the provider that "
-             "answers."},
+     .help = "`api: search` only: the provider that answers."},
     {"engine", &config_kind_choice, PROVIDER(engine), .choices = engine_choices,
-     .help = "`api: search` only: the search engine."},
-    {"auto", &config_kind_bool, PROVIDER(auto_search), .fallback = "false", .quiet = true,
-     .help = "`api: search` only: the model decides when to search."},
-    {"max_results", &config_kind_int, PROVIDER(max_results), .fallback = "5", .min = 1, .max = 100,
-     .quiet = true, .help = "`api: search` only: results per search."},
+     .help = "`api: search` only: the search engine; default duckduckgo."},
+    {"engine_url", &config_kind_url, PROVIDER(engine_url),
+     .help = "`api: search` only: where the engine answers; needed for searxng."},
+    {"engine_key", &config_kind_keys, LIST(config_provider, engine_keys),
+     .help = "`api: search` only: where the engine's key is (google), as for `key`."},
+    {"engine_cx", &config_kind_text, PROVIDER(engine_cx),
+     .help = "`api: search` only: the id of a Google search engine."},
+    {"auto", &config_kind_search, PROVIDER(search), .choices = search_choices, .fallback = "auto",
+     .quiet = true,
+     .help =
+         "`api: search` only: `true` (or `auto`) searches when the prompt asks for what is new; "
+         "`always`; `never` (or `false`)."},
+    {"max_results", &config_kind_int, PROVIDER(max_results), .fallback = "5", .min = 1, .max = 20,
+     .quiet = true, .help = "`api: search` only: results put into the prompt."},
 };
 
 #define MODEL(member) MEMBER(config_model, member)
@@ -158,14 +219,29 @@ static const struct config_field model_fields[] = {
      .help = "Longest answer in tokens; 0: unknown."},
     {"local", &config_kind_bool, MODEL(local),
      .help = "Runs on your own hardware; by default what the provider's api says."},
-    {"no_sampling", &config_kind_bool, MODEL(no_sampling), .fallback = "false",
-     .help = "The model refuses `temperature`: it is not sent."},
-    {"price.input", &config_kind_num, MODEL(price_input), .fallback = "0", .min = 0, .max = 1e6,
-     .help = "USD per million prompt tokens."},
-    {"price.output", &config_kind_num, MODEL(price_output), .fallback = "0", .min = 0, .max = 1e6,
-     .help = "USD per million output tokens."},
-    {"price.cached", &config_kind_num, MODEL(price_cached), .fallback = "0", .min = 0, .max = 1e6,
-     .help = "USD per million prompt tokens that the provider had cached; 0: as `input`."},
+    {"served", &config_kind_texts, LIST(config_model, served),
+     .help = "Further names under which the provider may answer without it being a mismatch."},
+    {"strict", &config_kind_bool, MODEL(strict), .fallback = "false", .quiet = true,
+     .help = "An answer of another model than asked for is an error."},
+    {"capabilities", &config_kind_choices, LIST(config_model, capabilities),
+     .choices = capability_choices,
+     .help = "What it can do; by default what the shipped registry knows of the name."},
+    {"refuses", &config_kind_choices, LIST(config_model, refuses), .choices = parameter_choices,
+     .help = "Parameters that are never sent to it; by default what the shipped registry knows."},
+    {"tags", &config_kind_texts, LIST(config_model, tags),
+     .help = "Words that roles may ask for, such as `private`."},
+    {"endpoint", &config_kind_choice, MODEL(endpoint), .choices = endpoint_choices,
+     .fallback = "auto", .quiet = true,
+     .help = "Of OpenAI: `chat` (completions) or `responses`; `auto`: what the registry knows."},
+    {"effort", &config_kind_choice, MODEL(effort), .choices = effort_choices,
+     .help = "Effort of reasoning where the role does not say; by default the provider's."},
+    {"keep_alive", &config_kind_text, MODEL(keep_alive),
+     .help = "How long a local runtime keeps it loaded when idle: `10m`, `-1s` for ever."},
+    {"price", &config_kind_prices, LIST(config_model, prices),
+     .help =
+         "USD per million tokens: `{input, output, cached, cache_write}`, or a list of such, each "
+         "with `from` (a date) or `above_tokens` (of the prompt): the last that applies counts. By "
+         "default the shipped registry's."},
 };
 
 #define WORKER(member) MEMBER(config_worker, member)
@@ -183,6 +259,11 @@ static const struct config_field worker_fields[] = {
      .help = "Command line, as a list, of a runtime that the worker starts and owns."},
     {"health", &config_kind_text, WORKER(health),
      .help = "URL that answers 2xx once that runtime is usable."},
+    {"share", &config_kind_bool, WORKER(share), .fallback = "false", .quiet = true,
+     .help = "Another worker may be pinned to the same GPU."},
+    {"start_ms", &config_kind_int, WORKER(start_ms), .fallback = "600000", .min = 100,
+     .max = DAY_MS, .quiet = true,
+     .help = "Most time until the launched runtime is healthy, ms; then it is started again."},
 };
 
 #define ROLE(member) MEMBER(config_role, member)
@@ -198,6 +279,29 @@ static const struct config_field role_fields[] = {
     {"spill_ms", &config_kind_int, ROLE(spill_ms), .fallback = "800", .min = 0, .max = DAY_MS,
      .help = "How long a subtask waits for a busy preferred model before the next in the list may "
              "take it, ms."},
+    {"tags", &config_kind_texts, LIST(config_role, tags),
+     .help = "Only models that have all of these tags, such as `private`."},
+    {"seed", &config_kind_int, ROLE(seed), .fallback = "-1", .min = -1, .max = MANY, .quiet = true,
+     .help = "Seed of sampling, where the provider takes one; -1: none."},
+    {"stop", &config_kind_texts, LIST(config_role, stop),
+     .help = "Strings that end the answer, at most 4."},
+    {"effort", &config_kind_choice, ROLE(effort), .choices = effort_choices,
+     .help = "Effort of reasoning, for models that think; by default the model's."},
+    {"cache", &config_kind_choice, ROLE(cache), .choices = cache_choices, .fallback = "auto",
+     .quiet = true,
+     .help = "Response cache: `auto` where `temperature` is 0, `on` always, `off` never."},
+    {"hedge", &config_kind_choice, ROLE(hedge), .choices = hedge_choices, .fallback = "off",
+     .quiet = true,
+     .help = "`auto`: once an attempt takes longer than its arm's 95th percentile, a second one "
+             "begins on the next arm; the first answer counts, and both cost."},
+    {"budget.task_usd", &config_kind_num, ROLE(budget.task_usd), .fallback = "0", .min = 0,
+     .max = MONEY, .quiet = true, .help = "Most that its subtasks may cost in one task, USD."},
+    {"budget.task_tokens", &config_kind_int, ROLE(budget.task_tokens), .fallback = "0", .min = 0,
+     .max = MANY, .quiet = true, .help = "Most tokens of its subtasks in one task."},
+    {"budget.day_usd", &config_kind_num, ROLE(budget.day_usd), .fallback = "0", .min = 0,
+     .max = MONEY, .quiet = true, .help = "Most that its subtasks may cost in a day (UTC), USD."},
+    {"budget.day_tokens", &config_kind_int, ROLE(budget.day_tokens), .fallback = "0", .min = 0,
+     .max = MANY, .quiet = true, .help = "Most tokens of its subtasks in a day (UTC)."},
 };
 
 #define SECTION(name, member, table)                                                               \

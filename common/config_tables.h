@@ -42,7 +42,10 @@ extern const struct config_kind config_kind_texts; /* a list */
 extern const struct config_kind config_kind_int;
 extern const struct config_kind config_kind_num;
 extern const struct config_kind config_kind_bool;
-extern const struct config_kind config_kind_choice; /* one of field->choices */
+extern const struct config_kind config_kind_choice;  /* one of field->choices */
+extern const struct config_kind config_kind_choices; /* a list of such */
+extern const struct config_kind config_kind_prices;  /* one map, or a list of them */
+extern const struct config_kind config_kind_search;  /* auto, always, never; true is auto */
 extern const struct config_kind config_kind_api;
 extern const struct config_kind config_kind_url;
 extern const struct config_kind config_kind_keys;

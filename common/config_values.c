@@ -306,6 +306,29 @@ static int set_choice(struct config_reader *reader, const struct config_field *f
     return rc != 0 ? rc : set_text(reader, field, node, base);
 }
 
+static int set_choices(struct config_reader *reader, const struct config_field *field,
+                       const struct yaml_node *node, void *base)
+{
+    const struct yaml_node *item = node->type == YAML_SEQ ? node->first : node;
+    for (; item != NULL; item = node->type == YAML_SEQ ? item->next : NULL) {
+        int rc = check_choice(reader, field->key, field->choices, item);
+        if (rc != 0)
+            return rc;
+    }
+    return set_texts(reader, field, node, base);
+}
+
+/* true: when the prompt asks for it. */
+static int set_search(struct config_reader *reader, const struct config_field *field,
+                      const struct yaml_node *node, void *base)
+{
+    bool value;
+    if (!yaml_bool(node, &value))
+        return set_choice(reader, field, node, base);
+    const char *text = value ? "auto" : "never";
+    return config_replace_text(config_member(field, base), text, strlen(text));
+}
+
 static int set_offline(struct config_reader *reader, const struct config_field *field,
                        const struct yaml_node *node, void *base)
 {
@@ -323,11 +346,6 @@ static void print_offline(const struct config_field *field, const void *base, st
 static int set_api(struct config_reader *reader, const struct config_field *field,
                    const struct yaml_node *node, void *base)
 {
-    const char *text = "";
-    if (yaml_str(node, &text) && strcmp(text, "search") == 0)
-        return config_problem(reader, node,
-                              "`api: search` is not available in this version: remove the provider "
-                              "and its models");
     const char *names[32] = {0};
     size_t count;
     const struct config_api *table = config_apis(&count);
@@ -341,6 +359,10 @@ const struct config_kind config_kind_int = {"whole number", set_int, print_int, 
 const struct config_kind config_kind_num = {"number", set_num, print_num, NULL};
 const struct config_kind config_kind_bool = {"true or false", set_bool, print_bool, NULL};
 const struct config_kind config_kind_choice = {"word", set_choice, config_print_text,
+                                               config_release_text};
+const struct config_kind config_kind_choices = {"list of words", set_choices, config_print_texts,
+                                                config_release_texts};
+const struct config_kind config_kind_search = {"true or a word", set_search, config_print_text,
                                                config_release_text};
 const struct config_kind config_kind_offline = {"word", set_offline, print_offline, NULL};
 const struct config_kind config_kind_api = {"word", set_api, config_print_text,

@@ -169,10 +169,10 @@ static void add_cloud(struct draft *draft, const struct cloud *cloud, const char
         const struct cloud_model *model = &cloud->models[i];
         buf_printf(&draft->models,
                    "  %s: {provider: %s, name: \"%s\", context: %lld, max_output: %lld, "
-                   "no_sampling: %s, price: {input: %g, output: %g, cached: %g}}\n",
+                   "refuses: [%s], price: {input: %g, output: %g, cached: %g}}\n",
                    take_alias(draft, model->alias, model->strong), cloud->provider, model->name,
                    (long long)model->context, (long long)model->max_output,
-                   model->no_sampling ? "true" : "false", model->input, model->output,
+                   model->no_sampling ? "temperature" : "", model->input, model->output,
                    model->cached);
     }
     add_worker(draft, cloud->provider, 32);

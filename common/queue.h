@@ -66,6 +66,8 @@ enum queue_status {
     QUEUE_CANCELLED, /* commit: the subtask was cancelled: nothing changed */
     QUEUE_RETRY,     /* fail, expire: will run again */
     QUEUE_DEAD,      /* fail, expire: no attempts left, or not worth one */
+    QUEUE_WAIT,   /* reserve: no room now, perhaps once calls under way are settled; err says why */
+    QUEUE_BUDGET, /* reserve: a budget has no room for it, ever; err says which */
     QUEUE_REFUSED, /* Redis refuses writes (memory, disk, replicas): repeat later; err says which */
     QUEUE_ERROR,   /* Redis answered an error, or the client was closed; err says which */
 };
@@ -98,11 +100,18 @@ struct queue_node {
     bool expands;         /* its result is a plan: the task is not finished before expand() */
 };
 
+/* Money in 1e-9 USD, and tokens. */
+struct queue_spend {
+    int64_t nano_usd;
+    int64_t tokens;
+};
+
 struct queue_task {
     const char *id;
     const char *digest; /* of the content: the same id and digest again is DUP */
     const char *title;
     struct bytes info; /* opaque to the queue: JSON of what the submitter wants remembered */
+    struct queue_spend budget; /* of the task; 0: no limit */
     const struct queue_node *nodes;
     size_t n_nodes;
 };
@@ -130,27 +139,53 @@ struct queue_claim {
 typedef void queue_claim_fn(void *ctx, enum queue_status status, const struct queue_claim *claim,
                             const char *err);
 /* nonce: unique for this attempt of claiming, made by the claimant: a repeated call with the same
- * nonce gets the same answer again. The token is "<attempt>-<nonce>". */
+ * nonce gets the same answer again. The token is "<attempt>-<nonce>". hedge: a second attempt
+ * beside the one that runs; TAKEN when none runs, or another hedge does. */
 void queue_claim(struct queue *queue, const char *task, const char *sub, const char *worker,
-                 const char *arm, const char *nonce, int64_t lease_ms, queue_claim_fn *fn,
-                 void *ctx);
+                 const char *arm, const char *nonce, int64_t lease_ms, bool hedge,
+                 queue_claim_fn *fn, void *ctx);
+
+/* A budget besides the task's. name: "day", "role:<name>" (of a day), "task-role:<name>" (of this
+ * task). */
+struct queue_account {
+    const char *name;
+    struct queue_spend limit; /* 0: no limit */
+};
+/* Reserves the worst case of a call that the attempt is about to make, of the task's budget and of
+ * all accounts, or of none. Commit and fail settle it, in the same script as the state. OK (also
+ * where there is no limit), WAIT, BUDGET, STALE, CANCEL, GONE. */
+void queue_reserve(struct queue *queue, const char *task, const char *sub, const char *token,
+                   const struct queue_account *accounts, size_t n_accounts,
+                   struct queue_spend worst, queue_fn *fn, void *ctx);
 /* What fail.lua says too: a subtask that only waits is dead after so many attempts. */
 #define QUEUE_WAITS_MAX 100
 /* OK, STALE, CANCEL, GONE. */
 void queue_renew(struct queue *queue, const char *task, const char *sub, const char *token,
                  int64_t lease_ms, queue_fn *fn, void *ctx);
-/* OK, DUP (the same token again), STALE, CANCELLED, GONE. */
+/* spent: what the attempt has cost; NULL: nothing was reserved. OK, DUP (the same token again),
+ * STALE (a hedge, or the attempt that it was beside, was faster: call queue_lose()), CANCELLED,
+ * GONE. */
 void queue_commit(struct queue *queue, const char *task, const char *sub, const char *token,
-                  struct bytes outcome, struct bytes timing, queue_fn *fn, void *ctx);
-/* A failed attempt. action RETRY: after backoff_ms; WAIT: likewise, and it does not count against
- * max_attempts, but for every QUEUE_WAITS_MAX-th attempt, which is the last one; MOVE: at once, and
- * `arm` is added to the arms this subtask avoids; DEAD: never. RETRY, DEAD, STALE, CANCELLED (also
- * when the task is over, so that there is no further attempt), GONE. reason: for people. A dead
- * subtask makes its task FAILED; the rest of it that does not run is CANCELLED, and what runs may
- * still commit. */
+                  struct bytes outcome, struct bytes timing, const struct queue_spend *spent,
+                  queue_fn *fn, void *ctx);
+/* An attempt that was stopped because the subtask needs it no longer (another attempt committed,
+ * the task was cancelled): changes no state, records the timing and settles what it has cost. OK,
+ * DUP, GONE. */
+void queue_lose(struct queue *queue, const char *task, const char *sub, const char *token,
+                struct bytes timing, const struct queue_spend *spent, queue_fn *fn, void *ctx);
+/* A failed attempt. action RETRY: after backoff_ms; WAIT: READY at once, with `arm=backoff_ms`
+ * among the arms that it avoids: others may run it now, this one after so long; it does not count
+ * against max_attempts, but for every QUEUE_WAITS_MAX-th attempt, which is the last one; MOVE: at
+ * once, and `arm` is added to the arms this subtask avoids; DEAD: never. While a hedge (or the
+ * attempt beside it) still runs, only this attempt ends: RETRY. spent: as for commit; what was
+ * reserved and is not settled, because nobody knows (an expired lease), counts as spent. RETRY,
+ * DEAD, STALE, CANCELLED (also when the task is over, so that there is no further attempt), GONE.
+ * reason: for people. A dead subtask makes its task FAILED; the rest of it that does not run is
+ * CANCELLED, and what runs may still commit. */
 void queue_fail(struct queue *queue, const char *task, const char *sub, const char *token,
                 enum error_class class_, enum error_action action, const char *reason,
-                const char *arm, int64_t backoff_ms, struct bytes timing, queue_fn *fn, void *ctx);
+                const char *arm, int64_t backoff_ms, struct bytes timing,
+                const struct queue_spend *spent, queue_fn *fn, void *ctx);
 
 /* --- the orchestrator's side ------------------------------------------------------------- */
 
@@ -197,8 +232,9 @@ struct queue_event {
     enum task_state state;
     struct bytes meta;   /* record `meta` */
     struct bytes timing; /* record `timing` */
-    const char *avoid;   /* arms to avoid, separated by spaces */
-    const char *error_class;
+    const char *avoid;   /* arms to avoid, separated by spaces; `arm=ms`: only for so long from the
+                            moment it was READY */
+    const char *error_class; /* READY too: of the last failure */
     const char *reason;
 };
 typedef void queue_event_fn(void *ctx, const struct queue_event *event);
@@ -232,6 +268,12 @@ typedef void queue_items_fn(void *ctx, int shard, const struct queue_item *items
 void queue_scan(struct queue *queue, int shard, enum queue_index index, int64_t offset,
                 int64_t limit, queue_items_fn *fn, void *ctx);
 
+/* What was spent of the accounts "day" and "role:..." today; 0 where nothing was. */
+typedef void queue_spent_fn(void *ctx, const struct queue_spend *spent,
+                            const struct queue_spend *held, size_t n, const char *err);
+void queue_accounts(struct queue *queue, const char *const *names, size_t n, queue_spent_fn *fn,
+                    void *ctx);
+
 struct queue_depths {
     int64_t ready, running, delayed, held, dead; /* subtasks */
     int64_t tasks;                               /* tasks in Redis, finished ones too */
@@ -262,6 +304,8 @@ struct queue_task_view {
     struct bytes info;
     int64_t created_ms, finished_ms; /* by Redis's clock; 0: not yet */
     int64_t total, remaining;
+    struct queue_spend budget, spent,
+        held;                          /* held: reserved by calls under way; budget 0: no limit */
     const struct queue_sub_view *subs; /* in the order they were added */
     size_t n_subs;
 };

@@ -41,9 +41,10 @@ static void claim_answered(void *ctx, const struct redis_value *value)
 }
 
 void queue_claim(struct queue *queue, const char *task, const char *sub, const char *worker,
-                 const char *arm, const char *nonce, int64_t lease_ms, queue_claim_fn *fn,
-                 void *ctx)
+                 const char *arm, const char *nonce, int64_t lease_ms, bool hedge,
+                 queue_claim_fn *fn, void *ctx)
 {
+    (void)hedge;
     struct claiming *claiming = mem_must_zalloc(sizeof *claiming);
     *claiming = (struct claiming){fn, ctx};
     struct queue_args *args = queue_begin(queue, task);
@@ -66,8 +67,10 @@ void queue_renew(struct queue *queue, const char *task, const char *sub, const c
 }
 
 void queue_commit(struct queue *queue, const char *task, const char *sub, const char *token,
-                  struct bytes outcome, struct bytes timing, queue_fn *fn, void *ctx)
+                  struct bytes outcome, struct bytes timing, const struct queue_spend *spent,
+                  queue_fn *fn, void *ctx)
 {
+    (void)spent;
     struct queue_args *args = queue_begin(queue, task);
     queue_args_str(args, sub);
     queue_args_str(args, token);
@@ -103,8 +106,10 @@ static void send_fail(struct queue *queue, const char *task, const char *sub, co
 
 void queue_fail(struct queue *queue, const char *task, const char *sub, const char *token,
                 enum error_class class_, enum error_action action, const char *reason,
-                const char *arm, int64_t backoff_ms, struct bytes timing, queue_fn *fn, void *ctx)
+                const char *arm, int64_t backoff_ms, struct bytes timing,
+                const struct queue_spend *spent, queue_fn *fn, void *ctx)
 {
+    (void)spent;
     /* "" would be an expiry, and "-" is what is stored for none: neither is anyone's token. */
     bool none = token[0] == '\0' || strcmp(token, "-") == 0;
     send_fail(queue, task, sub, none ? " " : token, class_, action, reason, arm, backoff_ms, timing,
@@ -172,4 +177,26 @@ void queue_log_note(struct queue *queue, const char *task, const char *sub, cons
     size_t len = strlen(text);
     queue_args_bytes(args, text, len < 1024 ? len : 1024);
     queue_run(queue, SCRIPT_note, task, NULL, NULL);
+}
+
+void queue_reserve(struct queue *queue, const char *task, const char *sub, const char *token,
+                   const struct queue_account *accounts, size_t n_accounts,
+                   struct queue_spend worst, queue_fn *fn, void *ctx)
+{
+    (void)queue, (void)task, (void)sub, (void)token, (void)accounts, (void)n_accounts, (void)worst;
+    fn(ctx, QUEUE_OK, "");
+}
+
+void queue_lose(struct queue *queue, const char *task, const char *sub, const char *token,
+                struct bytes timing, const struct queue_spend *spent, queue_fn *fn, void *ctx)
+{
+    (void)queue, (void)task, (void)sub, (void)token, (void)timing, (void)spent;
+    fn(ctx, QUEUE_OK, "");
+}
+
+void queue_accounts(struct queue *queue, const char *const *names, size_t n, queue_spent_fn *fn,
+                    void *ctx)
+{
+    (void)queue, (void)names, (void)n;
+    fn(ctx, NULL, NULL, 0, "");
 }

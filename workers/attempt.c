@@ -245,7 +245,8 @@ static void send_commit(struct attempt *attempt)
     attempt->pending++;
     attempt->asked = true;
     queue_commit(all->options.queue, attempt->task, attempt->sub, attempt->token,
-                 bytes_of(&attempt->outcome), bytes_of(&attempt->timing), commit_answered, attempt);
+                 bytes_of(&attempt->outcome), bytes_of(&attempt->timing), NULL, commit_answered,
+                 attempt);
 }
 
 static void fail_answered(void *ctx, enum queue_status status, const char *err)
@@ -267,7 +268,7 @@ static void send_fail(struct attempt *attempt)
     attempt->asked = true;
     queue_fail(attempt->all->options.queue, attempt->task, attempt->sub, attempt->token,
                failure->class_, failure->action, failure->reason, attempt->arm->name,
-               failure->backoff_ms, bytes_of(&attempt->timing), fail_answered, attempt);
+               failure->backoff_ms, bytes_of(&attempt->timing), NULL, fail_answered, attempt);
 }
 
 /* --- results ---------------------------------------------------------------------------------- */
@@ -380,7 +381,7 @@ static void call(struct attempt *attempt, const struct brief *brief)
                  .prompt = brief->prompt.data != NULL ? brief->prompt.data : "",
                  .prompt_len = brief->prompt.len,
                  .json_schema = work->json_schema.len > 0 ? work->json_schema.data : NULL,
-                 .temperature = model->no_sampling ? -1 : work->temperature,
+                 .temperature = work->temperature,
                  .max_tokens = work->max_tokens > 0 ? tighter(work->max_tokens, model->max_output)
                                                     : model->max_output,
                  .context = model->context,
@@ -453,7 +454,7 @@ static void send_claim(struct attempt *attempt)
     attempt->asked = true;
     attempt->asked_ms = clock_ms();
     queue_claim(options->queue, attempt->task, attempt->sub, options->worker, attempt->arm->name,
-                attempt->nonce, options->lease_ms, claim_answered, attempt);
+                attempt->nonce, options->lease_ms, false, claim_answered, attempt);
 }
 
 /* --- the lease -------------------------------------------------------------------------------- */

@@ -31,6 +31,7 @@ void provider_reply_init(struct provider_reply *reply)
     *reply = (struct provider_reply){
         .prompt_tokens = -1,
         .cached_tokens = -1,
+        .cache_write_tokens = -1,
         .output_tokens = -1,
         .reasoning_tokens = -1,
         .load_ms = -1,

@@ -14,7 +14,7 @@
 #include "schemas/buf.h"
 #include "schemas/error_class.h"
 
-#define PROVIDER_ABI 1
+#define PROVIDER_ABI 2
 
 enum finish {
     FINISH_NONE, /* no finish signal yet */
@@ -26,8 +26,25 @@ enum finish {
 };
 const char *finish_name(enum finish finish); /* "done", "length", ...; "" for FINISH_NONE */
 
-/* What is asked. Everything is borrowed for the time of build(). */
+enum provider_kind {
+    PROVIDER_CHAT,  /* an answer to a prompt */
+    PROVIDER_EMBED, /* vectors of texts; the reply's text is a JSON array of arrays of numbers */
+    PROVIDER_LIST,  /* names of the models that are served; the reply's text has one a line */
+    PROVIDER_KIND_COUNT
+};
+#define PROVIDER_KIND(kind) (1u << (kind)) /* bit in provider.kinds */
+
+/* By URL, or the data itself. */
+struct provider_image {
+    const char *url;        /* "" when there is data */
+    const char *media_type; /* image/png, ... */
+    const char *data;       /* base64 */
+};
+
+/* What is asked. Everything is borrowed for the time of build(). What the model refuses is left out
+ * by the caller already. */
 struct provider_call {
+    enum provider_kind kind;
     const char *base_url; /* configured or the provider's default; no trailing slash or version */
     const char *key;      /* NULL: none */
     const char *model;    /* the provider's name of it */
@@ -39,6 +56,22 @@ struct provider_call {
     int64_t max_tokens;      /* 0: the provider's default; where one is required, 4096 */
     int64_t context;         /* the model's window in tokens; 0: unknown (Ollama: num_ctx) */
     bool stream;
+    bool has_seed;
+    int64_t seed;
+    const char *const *stop; /* strings that end the answer */
+    size_t n_stop;
+    const char *effort; /* of reasoning: "none" to "high"; "": the default */
+    const struct provider_image *images;
+    size_t n_images;
+    const char *const *inputs; /* PROVIDER_EMBED: the texts */
+    size_t n_inputs;
+    int64_t dimensions;         /* PROVIDER_EMBED: 0: the model's own */
+    const char *keep_alive;     /* local runtimes: how long to keep the model loaded; "": default */
+    bool responses;             /* OpenAI: the Responses API instead of chat completions */
+    bool no_system;             /* the model takes no system prompt: it goes before the prompt */
+    bool no_stream_options;     /* the server refuses them */
+    const char *const *headers; /* further request headers, "Name: value" */
+    size_t n_headers;
 };
 
 /* What goes out. Method is POST when body is not empty, else GET. */
@@ -53,12 +86,17 @@ struct key;
 
 /* What has been understood so far. The driver zeroes it with provider_reply_init(). */
 struct provider_reply {
-    const struct key *key; /* borrowed: what no text for people may show; NULL: none */
+    const struct key *key;   /* borrowed: what no text for people may show; NULL: none */
+    enum provider_kind kind; /* of the call */
+    bool responses;          /* of the call */
+    size_t n_inputs;         /* PROVIDER_EMBED: so many vectors are due */
     struct buf text;
     struct buf reasoning;
     enum finish finish;
     bool finished; /* the provider's own proof of a complete answer was seen */
-    int64_t prompt_tokens, cached_tokens, output_tokens, reasoning_tokens; /* -1: unknown */
+    /* -1: unknown. prompt: all of them, cached and written ones included; output: reasoning
+     * included */
+    int64_t prompt_tokens, cached_tokens, cache_write_tokens, output_tokens, reasoning_tokens;
     double load_ms, prompt_ms, generate_ms; /* the runtime's own figures; -1: not reported */
     char model[128];                        /* served model; "" until known */
     char request_id[128];                   /* the provider's; "" until known */
@@ -91,6 +129,7 @@ struct provider {
     bool needs_key;
     bool local;
     enum provider_framing framing;
+    unsigned kinds;     /* PROVIDER_KIND() of each kind that build() and body() know */
     const void *quirks; /* the provider's own table row; opaque to the driver */
 
     /* NULL: no HTTP (noop): the driver calls body() at once with no data.
@@ -108,8 +147,7 @@ struct provider {
                     const struct http_headers *headers, const char *data, size_t len);
     /* The transfer ended well: without `finished` this sets CLASS_BAD_RESPONSE. */
     void (*end)(const struct provider *provider, struct provider_reply *reply);
-    /* Request that lists models, and its parser: names appended to `names`, each ended by \n. May
-     * be NULL. */
+    /* Superseded by PROVIDER_LIST. */
     int (*list)(const struct provider *provider, const struct provider_call *call,
                 struct provider_request *ret, struct err *err);
     int (*list_parse)(const struct provider *provider, const char *data, size_t len,

@@ -2,19 +2,7 @@
 
 #include <string.h>
 
-double record_cost_usd(const struct config_model *model, int64_t prompt_tokens,
-                       int64_t cached_tokens, int64_t output_tokens)
-{
-    double prompt = prompt_tokens > 0 ? (double)prompt_tokens : 0;
-    double cached = cached_tokens > 0 ? (double)cached_tokens : 0;
-    double output = output_tokens > 0 ? (double)output_tokens : 0;
-    if (cached > prompt)
-        cached = prompt;
-    double cached_price = model->price_cached > 0 ? model->price_cached : model->price_input;
-    return ((prompt - cached) * model->price_input + cached * cached_price +
-            output * model->price_output) /
-           1e6;
-}
+#include "common/price.h"
 
 void record_no_report(struct exchange_report *ret, struct provider_reply *reply)
 {
@@ -28,6 +16,10 @@ void record_timing(struct msg_timing *ret, const struct record_facts *facts,
 {
     const struct provider_reply *reply = report->reply;
     const struct config_model *model = facts->arm->model;
+    struct price_usage usage = {.prompt = reply->prompt_tokens,
+                                .cached = reply->cached_tokens,
+                                .cache_write = reply->cache_write_tokens,
+                                .output = reply->output_tokens};
     *ret = (struct msg_timing){
         .task = facts->task,
         .sub = facts->sub,
@@ -60,8 +52,10 @@ void record_timing(struct msg_timing *ret, const struct record_facts *facts,
         .reasoning_tokens = reply->reasoning_tokens,
         .sent_bytes = report->sent_bytes,
         .received_bytes = report->received_bytes,
-        .cost_usd = record_cost_usd(model, reply->prompt_tokens, reply->cached_tokens,
-                                    reply->output_tokens),
+        .cache_write_tokens = reply->cache_write_tokens,
+        .cost_usd = (double)price_nano_usd(model, facts->started_ms, &usage) / 1e9,
+        .cost_known = model->n_prices > 0,
+        .search_ms = -1,
         .model_mismatch = reply->model[0] != '\0' && !arms_model_matches(model->name, reply->model),
     };
 }

@@ -34,9 +34,4 @@ int record_encode_timing(struct buf *out, const struct msg_timing *timing);
 int record_encode_outcome(struct buf *out, const struct record_facts *facts,
                           const struct provider_reply *reply);
 
-/* USD by the model's prices; unknown counts are 0, and cached tokens cost price_cached where that
- * is set. */
-double record_cost_usd(const struct config_model *model, int64_t prompt_tokens,
-                       int64_t cached_tokens, int64_t output_tokens);
-
 #endif

@@ -87,10 +87,11 @@ static void settle(struct item *item)
     struct bytes timing = {item->timing.data != NULL ? item->timing.data : "", item->timing.len};
     item->waiting = false;
     if (item->kind == SPOOL_RESPONSE)
-        queue_commit(queue, item->task, item->sub, item->token, outcome, timing, answered, item);
+        queue_commit(queue, item->task, item->sub, item->token, outcome, timing, NULL, answered,
+                     item);
     else
         queue_fail(queue, item->task, item->sub, item->token, CLASS_WORKER_LOST, ERROR_RETRY,
-                   "the worker died in the middle", item->arm, 0, timing, answered, item);
+                   "the worker died in the middle", item->arm, 0, timing, NULL, answered, item);
 }
 
 static void try_again(void *ctx)

@@ -3,8 +3,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/config.h"
 #include "common/loop.h"
+#include "common/price.h"
 #include "orchestrator/command.h"
 #include "orchestrator/doctor.h"
 #include "orchestrator/render.h"
@@ -47,6 +49,7 @@ static void add_json(const struct config *config, const struct config_model *mod
 {
     const struct config_provider *provider = config_provider(config, model->provider);
     buf_add_char(out, '{');
+    const struct config_price *price = price_at(model, clock_wall_ms(), 0);
     add_string(out, "alias", model->alias);
     add_string(out, "provider", model->provider);
     add_string(out, "api", provider->api);
@@ -55,8 +58,9 @@ static void add_json(const struct config *config, const struct config_model *mod
                "\"context\":%lld,\"max_output\":%lld,\"local\":%s,\"price\":{\"input\":%.15g,"
                "\"output\":%.15g,\"cached\":%.15g},\"key\":\"%s\",\"workers\":[",
                (long long)model->context, (long long)model->max_output,
-               model->local ? "true" : "false", model->price_input, model->price_output,
-               model->price_cached, doctor_key_state(provider));
+               model->local ? "true" : "false", price != NULL ? price->input : 0,
+               price != NULL ? price->output : 0, price != NULL ? price->cached : 0,
+               doctor_key_state(provider));
     add_workers(roster, model->alias, true, out);
     buf_add_str(out, "]}");
 }
@@ -86,7 +90,9 @@ static void add_row(const struct config *config, const struct config_model *mode
         render_table_addf(table, "%lld", (long long)model->context);
     else
         render_table_add(table, "-");
-    render_table_addf(table, "%g / %g", model->price_input, model->price_output);
+    const struct config_price *price = price_at(model, clock_wall_ms(), 0);
+    render_table_addf(table, "%g / %g", price != NULL ? price->input : 0,
+                      price != NULL ? price->output : 0);
     render_table_add(table, model->local ? "yes" : "no");
     render_table_add(table, doctor_key_state(config_provider(config, model->provider)));
     add_workers(roster, model->alias, false, &workers);

@@ -27,6 +27,7 @@ struct bench {
     struct attempts *attempts;
     struct config_provider settings;
     struct config_model model;
+    struct config_price prices[1];
     struct arm arm;
     char base_url[64], task[TASK_ID_SIZE];
     size_t ended;
@@ -99,8 +100,10 @@ static int setup(void **state)
     bench->model = (struct config_model){.alias = model_alias,
                                          .name = model_name,
                                          .context = 8192,
-                                         .price_input = 1,
-                                         .price_output = 10};
+                                         .prices = bench->prices,
+                                         .n_prices = 1};
+    bench->prices[0] =
+        (struct config_price){.input = 1, .output = 10, .cached = -1, .cache_write = -1};
     bench->arm = (struct arm){.name = arm_name, .model = &bench->model};
     open_attempts(15000, 5000, 10000);
     return 0;

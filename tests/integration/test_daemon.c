@@ -114,7 +114,7 @@ static void came(void *ctx, int broker, const struct message *message)
     char nonce[17];
     boot_nonce_make(nonce);
     queue_claim(stage.queue, job->task, job->sub, "puppet", message->dispatch.arm, nonce,
-                stage.lease_ms, claimed, job);
+                stage.lease_ms, false, claimed, job);
 }
 
 static void answered(void *ctx, enum queue_status status, const char *err)
@@ -154,7 +154,7 @@ static void commit(struct job *job, const char *text)
     assert_int_equal(message_encode(&message, &outcome), 0);
     queue_commit(stage.queue, job->task, job->sub, job->token,
                  (struct bytes){outcome.data, outcome.len}, (struct bytes){timing.data, timing.len},
-                 answered, job);
+                 NULL, answered, job);
     buf_release(&outcome);
     buf_release(&timing);
     assert_int_equal(loop_run_until(&stage.loop, &job->answered, WAIT_MS), 0);
@@ -166,7 +166,8 @@ static void fail_for(struct job *job, enum error_class class_, const char *reaso
 {
     struct buf timing = timing_of(job, "failed");
     queue_fail(stage.queue, job->task, job->sub, job->token, class_, error_class_action(class_),
-               reason, "m@p", backoff_ms, (struct bytes){timing.data, timing.len}, answered, job);
+               reason, "m@p", backoff_ms, (struct bytes){timing.data, timing.len}, NULL, answered,
+               job);
     buf_release(&timing);
     assert_int_equal(loop_run_until(&stage.loop, &job->answered, WAIT_MS), 0);
     assert_int_equal(job->status, QUEUE_RETRY);

@@ -149,8 +149,8 @@ static void of_many_clients_that_claim_one_wins(void **state)
     for (int i = 0; i < 20; i++) {
         char nonce[16];
         snprintf(nonce, sizeof nonce, "n%d", i);
-        queue_claim(i % 2 ? other : probe.queue, T, "a", "w", "m@p", nonce, 1000, count_claim,
-                    counts);
+        queue_claim(i % 2 ? other : probe.queue, T, "a", "w", "m@p", nonce, 1000, false,
+                    count_claim, counts);
     }
     probe_wait(&probe);
     assert_int_equal(counts[QUEUE_OK], 1);

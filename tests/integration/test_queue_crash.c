@@ -90,7 +90,7 @@ static void commit_all(void)
     for (int i = 0; i < N; i++)
         queue_commit(probe.queue, many.tasks[i], "a", "1-n",
                      (struct bytes){outcome.data, outcome.len},
-                     (struct bytes){timing.data, timing.len}, counted, NULL);
+                     (struct bytes){timing.data, timing.len}, NULL, counted, NULL);
     buf_release(&outcome);
     buf_release(&timing);
 }
@@ -99,7 +99,8 @@ static void claim_all(void)
 {
     begin();
     for (int i = 0; i < N; i++)
-        queue_claim(probe.queue, many.tasks[i], "a", "w", "m@p", "n", 60000, claim_counted, NULL);
+        queue_claim(probe.queue, many.tasks[i], "a", "w", "m@p", "n", 60000, false, claim_counted,
+                    NULL);
 }
 
 /* Kills Redis when some answers are there, and starts it again. */

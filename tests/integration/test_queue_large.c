@@ -61,7 +61,7 @@ static void claimed(void *ctx, enum queue_status status, const struct queue_clai
     }
     queue_commit(probe.queue, T, sub, claim->token,
                  (struct bytes){runner.outcome.data, runner.outcome.len},
-                 (struct bytes){runner.timing.data, runner.timing.len}, committed, NULL);
+                 (struct bytes){runner.timing.data, runner.timing.len}, NULL, committed, NULL);
 }
 
 static char *id_of(const char *sub)
@@ -74,7 +74,7 @@ static void on_event(void *ctx, const struct queue_event *event)
     (void)ctx;
     if (event->kind == QUEUE_EVENT_READY) {
         runner.running++;
-        queue_claim(probe.queue, T, id_of(event->sub), "w", "m@p", "n", 60000, claimed,
+        queue_claim(probe.queue, T, id_of(event->sub), "w", "m@p", "n", 60000, false, claimed,
                     id_of(event->sub));
     }
     runner.finished =

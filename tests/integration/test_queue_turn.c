@@ -64,14 +64,14 @@ static void begin(void)
 static void claim(const char *task, const char *sub, const char *nonce)
 {
     turn.wanted++;
-    queue_claim(probe.queue, task, sub, "w", "m@p", nonce, 60000, claim_answered, NULL);
+    queue_claim(probe.queue, task, sub, "w", "m@p", nonce, 60000, false, claim_answered, NULL);
 }
 
 static void commit(const char *task, const char *sub, const char *token)
 {
     turn.wanted++;
     queue_commit(probe.queue, task, sub, token, (struct bytes){turn.outcome.data, turn.outcome.len},
-                 (struct bytes){turn.timing.data, turn.timing.len}, answered, NULL);
+                 (struct bytes){turn.timing.data, turn.timing.len}, NULL, answered, NULL);
 }
 
 /* a, b, c -> d -> e, f */

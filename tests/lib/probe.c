@@ -190,7 +190,8 @@ static void claimed(void *ctx, enum queue_status status, const struct queue_clai
 enum queue_status probe_claim_for(struct probe *probe, const char *task, const char *sub,
                                   const char *nonce, int64_t lease_ms)
 {
-    queue_claim(probe->queue, task, sub, "worker", "model@place", nonce, lease_ms, claimed, probe);
+    queue_claim(probe->queue, task, sub, "worker", "model@place", nonce, lease_ms, false, claimed,
+                probe);
     return status_of(probe);
 }
 
@@ -216,7 +217,7 @@ enum queue_status probe_commit(struct probe *probe, const char *task, const char
     probe_record(&outcome, MESSAGE_outcome, text);
     probe_record(&timing, MESSAGE_timing, sub);
     queue_commit(probe->queue, task, sub, token, (struct bytes){outcome.data, outcome.len},
-                 (struct bytes){timing.data, timing.len}, answered, probe);
+                 (struct bytes){timing.data, timing.len}, NULL, answered, probe);
     buf_release(&outcome);
     buf_release(&timing);
     return status_of(probe);
@@ -228,7 +229,8 @@ enum queue_status probe_fail(struct probe *probe, const char *task, const char *
     struct buf timing = {0};
     probe_record(&timing, MESSAGE_timing, sub);
     queue_fail(probe->queue, task, sub, token, CLASS_TIMEOUT, action, "it took too long",
-               "model@place", backoff_ms, (struct bytes){timing.data, timing.len}, answered, probe);
+               "model@place", backoff_ms, (struct bytes){timing.data, timing.len}, NULL, answered,
+               probe);
     buf_release(&timing);
     return status_of(probe);
 }

@@ -94,18 +94,6 @@ static void other_models_are_not(void **state)
     assert_false(arms_model_matches("a", ""));
 }
 
-static void cost_follows_the_prices(void **state)
-{
-    (void)state;
-    struct config_model model = {.price_input = 3, .price_output = 15};
-    assert_float_equal(record_cost_usd(&model, 1000000, -1, 100000), 4.5, 1e-9);
-    assert_float_equal(record_cost_usd(&model, 1000000, 500000, 0), 3, 1e-9);
-    model.price_cached = 0.3;
-    assert_float_equal(record_cost_usd(&model, 1000000, 500000, 0), 1.65, 1e-9);
-    assert_float_equal(record_cost_usd(&model, 10, 500000, 0), 3e-6, 1e-9);
-    assert_float_equal(record_cost_usd(&model, -1, -1, -1), 0, 1e-9);
-}
-
 static void requests_per_minute_are_kept(void **state)
 {
     (void)state;
@@ -191,7 +179,6 @@ int main(void)
         cmocka_unit_test(a_worker_without_models_is_told_so),
         cmocka_unit_test(snapshots_and_paths_are_the_same_model),
         cmocka_unit_test(other_models_are_not),
-        cmocka_unit_test(cost_follows_the_prices),
         cmocka_unit_test(requests_per_minute_are_kept),
         cmocka_unit_test(tokens_that_were_overdrawn_are_waited_for),
         cmocka_unit_test(without_limits_nothing_waits),

@@ -30,8 +30,11 @@ static void configuration_knows_the_same_providers(void **state)
     (void)state;
     size_t n, n_apis;
     const struct provider *const *table = provider_table(&n);
-    config_apis(&n_apis);
-    assert_int_equal(n, n_apis);
+    const struct config_api *apis = config_apis(&n_apis);
+    size_t own = 0;
+    for (size_t i = 0; i < n_apis; i++)
+        own += !apis[i].wraps;
+    assert_int_equal(n, own);
     for (size_t i = 0; i < n; i++) {
         const struct config_api *api = config_api(table[i]->api);
         assert_non_null(api);
