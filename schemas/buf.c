@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "schemas/mem.h"
+#include "schemas/utf8.h"
 
 void buf_release(struct buf *buf)
 {
@@ -90,33 +91,6 @@ void buf_printf(struct buf *buf, const char *format, ...)
     va_end(args);
 }
 
-/* Length of the valid UTF-8 sequence at text (RFC 3629: no overlong forms, no surrogates), 0 when
- * there is none. */
-static size_t utf8_sequence(const unsigned char *text, size_t len)
-{
-    unsigned char first = text[0];
-    if (first < 0x80)
-        return 1;
-    size_t need = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
-    if (first < 0xc2 || first > 0xf4 || len < need)
-        return 0;
-    unsigned char low = 0x80, high = 0xbf; /* bounds of the second byte */
-    if (first == 0xe0)
-        low = 0xa0;
-    else if (first == 0xed)
-        high = 0x9f;
-    else if (first == 0xf0)
-        low = 0x90;
-    else if (first == 0xf4)
-        high = 0x8f;
-    if (text[1] < low || text[1] > high)
-        return 0;
-    for (size_t i = 2; i < need; i++)
-        if (text[i] < 0x80 || text[i] > 0xbf)
-            return 0;
-    return need;
-}
-
 static void add_escaped(struct buf *buf, unsigned char c)
 {
     static const char shorts[] = "\"\"\\\\\bb\ff\nn\rr\tt";
@@ -145,7 +119,7 @@ void buf_add_json(struct buf *buf, const char *text, size_t len)
             add_escaped(buf, *at++);
             continue;
         }
-        size_t sequence = utf8_sequence(at, (size_t)(end - at));
+        size_t sequence = utf8_sequence((const char *)at, (size_t)(end - at));
         if (sequence == 0)
             buf_add_str(buf, "\xef\xbf\xbd");
         else

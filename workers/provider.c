@@ -41,6 +41,15 @@ void provider_reply_init(struct provider_reply *reply)
     };
 }
 
+void provider_reply_expect(struct provider_reply *reply, const struct provider_call *call)
+{
+    reply->kind = call->kind;
+    reply->responses = call->responses;
+    reply->n_inputs = call->n_inputs;
+    reply->dimensions = call->dimensions;
+    reply->max_tokens = call->max_tokens;
+}
+
 void provider_reply_release(struct provider_reply *reply)
 {
     buf_release(&reply->text);

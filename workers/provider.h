@@ -87,9 +87,11 @@ struct key;
 /* What has been understood so far. The driver zeroes it with provider_reply_init(). */
 struct provider_reply {
     const struct key *key;   /* borrowed: what no text for people may show; NULL: none */
-    enum provider_kind kind; /* of the call */
-    bool responses;          /* of the call */
-    size_t n_inputs;         /* PROVIDER_EMBED: so many vectors are due */
+    enum provider_kind kind; /* of the call, as the four below: provider_reply_expect() */
+    bool responses;
+    size_t n_inputs;    /* PROVIDER_EMBED: so many vectors are due */
+    int64_t dimensions; /* PROVIDER_EMBED: of so many numbers each; 0: any */
+    int64_t max_tokens; /* for APIs whose answers do not say that they hit the limit; 0: none */
     struct buf text;
     struct buf reasoning;
     enum finish finish;
@@ -106,6 +108,8 @@ struct provider_reply {
     int64_t scratch[4];                     /* for the provider's functions alone; zero at first */
 };
 void provider_reply_init(struct provider_reply *reply);
+/* Takes over what of the call its answer is read by. */
+void provider_reply_expect(struct provider_reply *reply, const struct provider_call *call);
 void provider_reply_release(struct provider_reply *reply);
 /* Sets error and text unless an error is set already: the first cause stands. */
 void provider_reply_fail(struct provider_reply *reply, enum error_class class_, const char *format,

@@ -1,4 +1,4 @@
-/* UTF-8 as RFC 3629 has it: no overlong forms, no surrogates, nothing above U+10FFFF. */
+/* Texts that came from outside: where they are UTF-8, and what to do where they are not. */
 #ifndef WORKERS_UTF8_H
 #define WORKERS_UTF8_H
 
@@ -6,11 +6,10 @@
 #include <stddef.h>
 
 #include "schemas/buf.h"
+#include "schemas/utf8.h"
 
 #define UTF8_REPLACEMENT "\xef\xbf\xbd" /* U+FFFD */
 
-/* Length of the valid sequence that starts at text, 1..4; 0 when there is none. len > 0. */
-size_t utf8_sequence(const char *text, size_t len);
 /* Length of the longest valid text at the start that has no NUL. */
 size_t utf8_valid(const char *text, size_t len);
 /* Appends the text, with U+FFFD for each byte that belongs to no valid sequence and for NUL. */

@@ -12,8 +12,9 @@
 /* Requests. Failures of memory are collected in the buffers: wire_finish() tells them. */
 
 /* base + version ("/v1") + path, into ret->url. The version is left out where base ends with one of
- * its own ("/v1", "/v4", "/v1beta"). base_url NULL stands for the provider's default. -EINVAL when
- * there is none, or when it is no http(s) URL. */
+ * its own ("/v1", "/v4", "/v1beta"); with version "" the usual ones ("/v1", "/v1beta") are taken
+ * off the base instead. base_url NULL stands for the provider's default. -EINVAL when there is
+ * none, or when it is no http(s) URL. */
 int wire_url(const struct provider *provider, const struct provider_call *call, const char *version,
              const char *path, struct provider_request *ret, struct err *err);
 /* `name: prefix key`, nothing when there is no key. -EINVAL when a key is needed and missing, or
@@ -79,5 +80,9 @@ void wire_body(const struct provider *provider, struct provider_reply *reply, co
  * `prefix`. 0, -EBADMSG, -ENOMEM. */
 int wire_list(const char *data, size_t len, const char *list, const char *name, const char *prefix,
               struct buf *names);
+/* The same for provider.body() of PROVIDER_LIST: the names go into the reply's text, one a line. An
+ * error in the place of the list, or what is no list, is the reply's error. */
+void wire_models(struct provider_reply *reply, const char *data, size_t len, const char *list,
+                 const char *name, const char *prefix);
 
 #endif
