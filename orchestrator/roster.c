@@ -30,6 +30,21 @@ static void introduce(void *ctx, int broker)
     peer_send(asking->peer, broker, &status);
 }
 
+static char **copy_texts(const char *const *texts, size_t n)
+{
+    char **copy = mem_must_zalloc((n + 1) * sizeof *copy);
+    for (size_t i = 0; i < n; i++)
+        copy[i] = mem_must_strdup(texts[i]);
+    return copy;
+}
+
+static void free_texts(char **texts, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        free(texts[i]);
+    free(texts);
+}
+
 static void add_worker(struct roster *roster, const struct msg_worker_info *info)
 {
     for (size_t i = 0; i < roster->n_workers; i++)
@@ -37,18 +52,19 @@ static void add_worker(struct roster *roster, const struct msg_worker_info *info
             return; /* another broker told of it already */
     size_t n = roster->n_workers++;
     roster->workers = mem_must_realloc(roster->workers, (n + 1) * sizeof *roster->workers);
-    struct roster_worker *worker = &roster->workers[n];
-    *worker = (struct roster_worker){
+    roster->workers[n] = (struct roster_worker){
         .name = mem_must_strdup(info->name),
         .provider = mem_must_strdup(info->provider),
         .host = mem_must_strdup(info->host),
-        .arms = mem_must_zalloc((info->n_arms + 1) * sizeof(char *)),
+        .arms = copy_texts(info->arms, info->n_arms),
         .n_arms = info->n_arms,
+        .states = copy_texts(info->states, info->n_states),
+        .n_states = info->n_states,
+        .paused = copy_texts(info->paused, info->n_paused),
+        .n_paused = info->n_paused,
         .running = info->running,
         .concurrency = info->concurrency,
     };
-    for (size_t i = 0; i < info->n_arms; i++)
-        worker->arms[i] = mem_must_strdup(info->arms[i]);
 }
 
 static void on_message(void *ctx, int broker, const struct message *message)
@@ -83,9 +99,9 @@ void roster_release(struct roster *roster)
 {
     for (size_t i = 0; i < roster->n_workers; i++) {
         struct roster_worker *worker = &roster->workers[i];
-        for (size_t arm = 0; arm < worker->n_arms; arm++)
-            free(worker->arms[arm]);
-        free(worker->arms);
+        free_texts(worker->arms, worker->n_arms);
+        free_texts(worker->states, worker->n_states);
+        free_texts(worker->paused, worker->n_paused);
         free(worker->name);
         free(worker->provider);
         free(worker->host);
@@ -94,11 +110,35 @@ void roster_release(struct roster *roster)
     *roster = (struct roster){0};
 }
 
-bool roster_serves(const struct roster_worker *worker, const char *alias)
+/* Whether the text begins with `alias@`. */
+static bool is_of(const char *arm, const char *alias)
 {
     size_t len = strlen(alias);
+    return strncmp(arm, alias, len) == 0 && arm[len] == '@';
+}
+
+bool roster_serves(const struct roster_worker *worker, const char *alias)
+{
     for (size_t i = 0; i < worker->n_arms; i++)
-        if (strncmp(worker->arms[i], alias, len) == 0 && worker->arms[i][len] == '@')
+        if (is_of(worker->arms[i], alias))
             return true;
     return false;
+}
+
+const char *roster_paused(const struct roster_worker *worker, const char *alias)
+{
+    for (size_t i = 0; i < worker->n_paused; i++) {
+        const char *reason = strstr(worker->paused[i], ": ");
+        if (is_of(worker->paused[i], alias))
+            return reason != NULL ? reason + 2 : "";
+    }
+    return NULL;
+}
+
+const char *roster_state(const struct roster_worker *worker, const char *alias)
+{
+    for (size_t i = 0; i < worker->n_arms && i < worker->n_states; i++)
+        if (is_of(worker->arms[i], alias))
+            return worker->states[i];
+    return "";
 }

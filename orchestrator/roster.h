@@ -14,6 +14,10 @@ struct roster_worker {
     char *name, *provider, *host;
     char **arms; /* model@place */
     size_t n_arms;
+    char **states; /* of each arm: cold, loading, warm, or ""; n_states 0: not known */
+    size_t n_states;
+    char **paused; /* `arm: reason`, of those that it does not serve for now; not among arms */
+    size_t n_paused;
     int64_t running, concurrency;
 };
 
@@ -30,5 +34,9 @@ int roster_ask(struct roster *ret, uv_loop_t *loop, const struct config *config,
 void roster_release(struct roster *roster);
 /* Whether the worker serves the model, by the part of its arms before the @. */
 bool roster_serves(const struct roster_worker *worker, const char *alias);
+/* Why it does not serve an arm of the model for now; NULL: it does not say so. Borrowed. */
+const char *roster_paused(const struct roster_worker *worker, const char *alias);
+/* cold, loading or warm: of its arm of the model; "": not known. Borrowed. */
+const char *roster_state(const struct roster_worker *worker, const char *alias);
 
 #endif
