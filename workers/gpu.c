@@ -4,9 +4,13 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/log.h"
 #include "schemas/mem.h"
@@ -90,10 +94,53 @@ int gpu_cpus(cpu_set_t *ret, const char *root, const char *gpu)
     return 0;
 }
 
+/* --- who uses it ------------------------------------------------------------------------------ */
+
+#define LOCK_DIR "/run/lock"
+
+/* The name of its lock file: its PCI address where that is known, else what it is called. */
+static void lock_path(char *ret, size_t size, const char *dir, const char *gpu)
+{
+    char name[64];
+    if (find_pci(name, "", gpu) != 0)
+        snprintf(name, sizeof name, "%s", gpu);
+    for (char *at = name; *at != '\0'; at++)
+        if (!isalnum((unsigned char)*at) && *at != '-' && *at != '.')
+            *at = '_';
+    snprintf(ret, size, "%s/orchestrator-gpu-%s.lock", dir != NULL ? dir : LOCK_DIR, name);
+}
+
+int gpu_lock(int *ret_fd, const char *dir, const char *gpu, bool share, struct err *err)
+{
+    char path[512];
+    lock_path(path, sizeof path, dir, gpu);
+    /* Everyone's directory: no link is followed, and only the lock counts, not the contents. */
+    int fd = open(path, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0644);
+    struct stat stat_of_lock;
+    if (fd < 0)
+        return err_set(err, -errno, "%s cannot be opened: %s", path, strerror(errno));
+    if (fstat(fd, &stat_of_lock) != 0 || !S_ISREG(stat_of_lock.st_mode)) {
+        close(fd);
+        return err_set(err, -EINVAL, "%s is no file", path);
+    }
+    if (flock(fd, (share ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0) {
+        int rc = -errno;
+        close(fd);
+        return err_set(err, rc == -EWOULDBLOCK ? -EBUSY : rc,
+                       "another worker on this machine uses GPU %s: pin them to different GPUs, or "
+                       "set share: true for both",
+                       gpu);
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
 /* --- usage --------------------------------------------------------------------------------------
  */
 
 /* What is used of NVML's interface (nvml.h, version 11 and later). */
+struct nvml_temperature;
+
 struct nvml {
     void *library;
     int (*init)(void);
@@ -102,13 +149,24 @@ struct nvml {
     int (*by_uuid)(const char *uuid, void **device);
     int (*memory)(void *device, unsigned long long total_free_used[3]);
     int (*utilization)(void *device, unsigned gpu_memory[2]);
+    int (*power)(void *device, unsigned *milliwatts); /* this and the rest: may be NULL */
+    int (*temperature)(void *device, struct nvml_temperature *ret);
+    int (*temperature_v1)(void *device, int sensor, unsigned *ret); /* until version 13 */
 };
+
+/* nvmlTemperature_t of version 1, for nvmlDeviceGetTemperatureV. */
+struct nvml_temperature {
+    unsigned version;
+    int sensor; /* 0: the GPU */
+    int degrees;
+};
+#define NVML_TEMPERATURE_V1 ((unsigned)sizeof(struct nvml_temperature) | 1u << 24)
 
 struct gpu {
     uv_work_t work;
     uv_loop_t *loop; /* borrowed */
     struct loop_timer *timer;
-    char *name;
+    char *name, *library;
     struct nvml nvml; /* the rest is the thread's while busy */
     bool tried, usable;
     void *device;
@@ -117,25 +175,29 @@ struct gpu {
     bool busy, closed;
 };
 
-static bool nvml_load(struct nvml *nvml)
+static bool nvml_load(struct nvml *nvml, const char *library)
 {
     const struct {
         const char *name;
         void *at;
+        bool optional;
     } symbols[] = {
-        {"nvmlInit_v2", &nvml->init},
-        {"nvmlShutdown", &nvml->shutdown},
-        {"nvmlDeviceGetHandleByIndex_v2", &nvml->by_index},
-        {"nvmlDeviceGetHandleByUUID", &nvml->by_uuid},
-        {"nvmlDeviceGetMemoryInfo", &nvml->memory},
-        {"nvmlDeviceGetUtilizationRates", &nvml->utilization},
+        {"nvmlInit_v2", &nvml->init, false},
+        {"nvmlShutdown", &nvml->shutdown, false},
+        {"nvmlDeviceGetHandleByIndex_v2", &nvml->by_index, false},
+        {"nvmlDeviceGetHandleByUUID", &nvml->by_uuid, false},
+        {"nvmlDeviceGetMemoryInfo", &nvml->memory, false},
+        {"nvmlDeviceGetUtilizationRates", &nvml->utilization, false},
+        {"nvmlDeviceGetPowerUsage", &nvml->power, true},
+        {"nvmlDeviceGetTemperatureV", &nvml->temperature, true},
+        {"nvmlDeviceGetTemperature", &nvml->temperature_v1, true},
     };
-    nvml->library = dlopen("libnvidia-ml.so.1", RTLD_NOW | RTLD_LOCAL);
+    nvml->library = dlopen(library, RTLD_NOW | RTLD_LOCAL);
     if (nvml->library == NULL)
         return false;
     for (size_t i = 0; i < sizeof symbols / sizeof *symbols; i++) {
         void *symbol = dlsym(nvml->library, symbols[i].name);
-        if (symbol == NULL)
+        if (symbol == NULL && !symbols[i].optional)
             return false;
         memcpy(symbols[i].at, &symbol, sizeof symbol);
     }
@@ -144,18 +206,29 @@ static bool nvml_load(struct nvml *nvml)
 
 static bool gpu_find(struct gpu *gpu)
 {
-    if (!nvml_load(&gpu->nvml))
+    if (!nvml_load(&gpu->nvml, gpu->library))
         return false;
     if (isdigit((unsigned char)gpu->name[0]))
         return gpu->nvml.by_index((unsigned)strtoul(gpu->name, NULL, 10), &gpu->device) == 0;
     return gpu->nvml.by_uuid(gpu->name, &gpu->device) == 0;
 }
 
+static int64_t temperature_of(const struct gpu *gpu)
+{
+    struct nvml_temperature now = {.version = NVML_TEMPERATURE_V1};
+    unsigned degrees;
+    if (gpu->nvml.temperature != NULL && gpu->nvml.temperature(gpu->device, &now) == 0)
+        return now.degrees;
+    if (gpu->nvml.temperature_v1 != NULL && gpu->nvml.temperature_v1(gpu->device, 0, &degrees) == 0)
+        return (int64_t)degrees;
+    return 0;
+}
+
 static void sample_work(uv_work_t *work)
 {
     struct gpu *gpu = work->data;
     unsigned long long memory[3];
-    unsigned rates[2];
+    unsigned rates[2], power_mw;
     if (!gpu->tried)
         gpu->usable = gpu_find(gpu);
     gpu->tried = true;
@@ -168,6 +241,9 @@ static void sample_work(uv_work_t *work)
     }
     if (gpu->nvml.utilization(gpu->device, rates) == 0)
         gpu->sample.utilization = rates[0];
+    if (gpu->nvml.power != NULL && gpu->nvml.power(gpu->device, &power_mw) == 0)
+        gpu->sample.power_mw = power_mw;
+    gpu->sample.temperature = temperature_of(gpu);
 }
 
 static void gpu_destroy(struct gpu *gpu)
@@ -177,6 +253,7 @@ static void gpu_destroy(struct gpu *gpu)
     if (gpu->nvml.library != NULL)
         dlclose(gpu->nvml.library);
     free(gpu->name);
+    free(gpu->library);
     free(gpu);
 }
 
@@ -205,9 +282,15 @@ static void sample_due(void *ctx)
 
 struct gpu *gpu_new(uv_loop_t *loop, const char *name)
 {
+    return gpu_new_from(loop, name, "libnvidia-ml.so.1");
+}
+
+struct gpu *gpu_new_from(uv_loop_t *loop, const char *name, const char *library)
+{
     struct gpu *gpu = mem_must_zalloc(sizeof *gpu);
     gpu->loop = loop;
     gpu->name = mem_must_strdup(name);
+    gpu->library = mem_must_strdup(library);
     gpu->usage.utilization = -1;
     gpu->work.data = gpu;
     gpu->timer = loop_timer_new(loop, sample_due, gpu);

@@ -2,43 +2,66 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/log.h"
 #include "schemas/mem.h"
-#include "workers/gpu.h"
+#include "workers/process_group.h"
+#include "workers/utf8.h"
 
-#define PROBE_MS 250          /* between two looks at a runtime that starts */
-#define WATCH_MS 5000         /* at one that is healthy */
-#define PROBE_TIMEOUT_MS 5000 /* a look without an answer has failed */
-#define PROBES_MISSED 3       /* in a row: not healthy any more */
+#define PROBE_MS 250    /* between two looks at a runtime that starts */
+#define WATCH_MS 5000   /* at one that is healthy; a look that takes longer has failed */
+#define PROBES_MISSED 3 /* in a row: not healthy any more */
+#define NEWS_MS 5000    /* between two reports of its loading */
 #define BACKOFF_FIRST_MS 500
 #define BACKOFF_MAX_MS 30000
-#define STEADY_MS 60000 /* who ran so long starts over with the first backoff */
+#define START_MS 600000
+#define HANG_MS 60000
+#define DRAIN_MAX_MS 60000 /* a restart for its memory waits so long for calls to end */
+#define STEADY_MS 60000    /* who ran so long starts over with the first backoff */
 #define STOP_MS 5000
+
+/* What the timer is for. */
+enum runtime_state {
+    RUNTIME_WAITING,  /* for the next start */
+    RUNTIME_CHECKING, /* whether something else answers at its URL */
+    RUNTIME_LOADING,  /* runs, not yet healthy */
+    RUNTIME_SERVING,  /* was healthy since its start */
+    RUNTIME_DRAINING, /* to be restarted once no call is under way */
+};
 
 struct runtime {
     struct runtime_options options;
     runtime_health_fn *health;
     void *ctx;
     char **argv; /* ends with NULL; the words are borrowed */
-    pid_t pid;   /* 0: does not run */
+    enum runtime_state state;
+    pid_t pid; /* 0: does not run */
     uv_signal_t *child;
-    struct loop_timer *timer; /* next look, or next start */
+    struct loop_timer *timer;
     struct http_call *probe;
-    int64_t probed_ms, started_ms, backoff_ms;
+    int64_t started_ms, backoff_ms;
+    int64_t well_ms; /* last good answer */
+    int64_t told_ms; /* last news of loading */
+    int64_t load_ms, drained_ms, memory_bytes;
+    off_t log_at;     /* size of the log at the start: what follows is this process's */
     int probe_status; /* 0: no answer */
     int missed;
     bool healthy;
 };
+
+static void tell(struct runtime *runtime, const char *what, const char *text)
+{
+    if (runtime->options.news != NULL)
+        runtime->options.news(runtime->ctx, what, text);
+}
 
 static void set_health(struct runtime *runtime, bool healthy)
 {
@@ -49,122 +72,94 @@ static void set_health(struct runtime *runtime, bool healthy)
     runtime->health(runtime->ctx, healthy);
 }
 
-/* --- the process -------------------------------------------------------------------------------
- */
-
-/* Runs in the child between fork and exec: only calls that are safe there. */
-static void child_run(const struct runtime *runtime, int log_fd, pid_t parent,
-                      const cpu_set_t *cpus, char *const *environment, int report_fd)
+/* The last line that this start of the runtime has written, "" when there is none. */
+static void last_words(const struct runtime *runtime, char *out, size_t size)
 {
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    signal(SIGPIPE, SIG_DFL);
-    setpgid(0, 0);
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent)
-        _exit(127);
-    if (cpus != NULL)
-        sched_setaffinity(0, sizeof *cpus, cpus);
-    int null = open("/dev/null", O_RDONLY);
-    dup2(null, STDIN_FILENO);
-    dup2(log_fd, STDOUT_FILENO);
-    dup2(log_fd, STDERR_FILENO);
-    execvpe(runtime->argv[0], runtime->argv, environment);
-    int error = errno;
-    if (write(report_fd, &error, sizeof error) < 0)
-        _exit(126);
-    _exit(127);
+    char tail[1024];
+    out[0] = '\0';
+    int fd = open(runtime->options.log, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    off_t end = lseek(fd, 0, SEEK_END);
+    off_t from =
+        end - (off_t)sizeof tail > runtime->log_at ? end - (off_t)sizeof tail : runtime->log_at;
+    ssize_t len = end > from ? pread(fd, tail, (size_t)(end - from), from) : 0;
+    close(fd);
+    while (len > 0 && (unsigned char)tail[len - 1] <= ' ')
+        len--;
+    ssize_t start = len;
+    while (start > 0 && tail[start - 1] != '\n')
+        start--;
+    if (len > start)
+        utf8_excerpt(out, size, tail + start, (size_t)(len - start));
 }
 
-/* The environment with the GPU chosen; the array is the caller's, and so is its first string. */
-static char **environment_new(const char *gpu)
+/* --- the process ------------------------------------------------------------------------------ */
+
+static void wait_longer(struct runtime *runtime)
 {
-    size_t n = 0;
-    while (environ[n] != NULL)
-        n++;
-    char **copy = mem_must_zalloc((n + 3) * sizeof *copy);
-    size_t used = 0;
-    if (gpu != NULL) {
-        static char order[] = "CUDA_DEVICE_ORDER=PCI_BUS_ID";
-        copy[used++] = mem_must_printf("CUDA_VISIBLE_DEVICES=%s", gpu);
-        copy[used++] = order;
-    }
-    for (size_t i = 0; i < n; i++)
-        if (gpu == NULL || (strncmp(environ[i], "CUDA_VISIBLE_DEVICES=", 21) != 0 &&
-                            strncmp(environ[i], "CUDA_DEVICE_ORDER=", 18) != 0))
-            copy[used++] = environ[i];
-    return copy;
+    runtime->state = RUNTIME_WAITING;
+    loop_timer_start(runtime->timer, runtime->backoff_ms, 0);
+    runtime->backoff_ms =
+        runtime->backoff_ms * 2 < BACKOFF_MAX_MS ? runtime->backoff_ms * 2 : BACKOFF_MAX_MS;
 }
 
-/* fork and exec; 0 or what exec said. */
-static int process_start(struct runtime *runtime)
+static int start_process(struct runtime *runtime)
 {
     const struct runtime_options *options = &runtime->options;
-    cpu_set_t cpus;
-    bool pinned = options->gpu != NULL && gpu_cpus(&cpus, "", options->gpu) == 0;
-    int report[2], error = 0;
-    int log_fd = open(options->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-    if (log_fd < 0)
-        return -errno;
-    if (pipe2(report, O_CLOEXEC) != 0) {
-        error = errno;
-        close(log_fd);
-        return -error;
-    }
-    char **environment = environment_new(options->gpu);
-    pid_t parent = getpid();
-    pid_t pid = fork();
-    if (pid == 0)
-        child_run(runtime, log_fd, parent, pinned ? &cpus : NULL, environment, report[1]);
-    if (pid < 0)
-        error = errno;
-    close(report[1]);
-    close(log_fd);
-    if (pid > 0 && read(report[0], &error, sizeof error) > 0) /* exec succeeded: end of file */
-        waitpid(pid, NULL, 0);
-    close(report[0]);
-    if (options->gpu != NULL)
-        free(environment[0]);
-    free(environment);
-    if (error == 0)
-        runtime->pid = pid;
-    return -error;
+    struct stat stat_of_log;
+    runtime->log_at = stat(options->log, &stat_of_log) == 0 ? stat_of_log.st_size : 0;
+    struct process_options process = {.argv = runtime->argv,
+                                      .gpu = options->gpu,
+                                      .log = options->log,
+                                      .hidden = options->hidden,
+                                      .n_hidden = options->n_hidden};
+    int rc = process_group_start(&runtime->pid, &process);
+    runtime->started_ms = runtime->well_ms = runtime->told_ms = clock_ms();
+    runtime->missed = 0;
+    runtime->load_ms = -1;
+    if (rc != 0)
+        return rc;
+    log_info("runtime of %s started: %s, process %d", options->name, runtime->argv[0],
+             (int)runtime->pid);
+    tell(runtime, "loading", "started");
+    runtime->state = RUNTIME_LOADING;
+    loop_timer_start(runtime->timer, 0, 0);
+    return 0;
 }
 
-static void runtime_start(struct runtime *runtime)
+static void start_again(struct runtime *runtime)
 {
-    int rc = process_start(runtime);
-    runtime->started_ms = clock_ms();
-    runtime->missed = 0;
-    if (rc != 0) {
-        log_error("runtime of %s cannot be started: %s: %s", runtime->options.name,
-                  runtime->argv[0], strerror(-rc));
-        loop_timer_start(runtime->timer, BACKOFF_MAX_MS, 0);
+    int rc = start_process(runtime);
+    if (rc == 0)
         return;
-    }
-    log_info("runtime of %s started: %s, process %d", runtime->options.name, runtime->argv[0],
-             (int)runtime->pid);
-    loop_timer_start(runtime->timer, 0, 0);
+    log_error("runtime of %s cannot be started: %s: %s", runtime->options.name, runtime->argv[0],
+              strerror(-rc));
+    runtime->pid = 0;
+    wait_longer(runtime);
 }
 
 static void process_ended(struct runtime *runtime, int status)
 {
+    char words[256], text[512];
+    last_words(runtime, words, sizeof words);
     if (WIFSIGNALED(status))
-        log_error("runtime of %s was ended by signal %d; its output is in %s",
-                  runtime->options.name, WTERMSIG(status), runtime->options.log);
+        snprintf(text, sizeof text, "the runtime was ended by signal %d", WTERMSIG(status));
     else
-        log_error("runtime of %s ended with status %d; its output is in %s", runtime->options.name,
-                  WEXITSTATUS(status), runtime->options.log);
+        snprintf(text, sizeof text, "the runtime ended with status %d", WEXITSTATUS(status));
+    log_error("%s: %s%s%s; its output is in %s", runtime->options.name, text,
+              words[0] != '\0' ? ", last saying: " : "", words, runtime->options.log);
+    size_t len = strlen(text);
+    if (words[0] != '\0')
+        snprintf(text + len, sizeof text - len, ", last saying: %s", words);
     kill(-runtime->pid, SIGKILL); /* what it left behind */
     runtime->pid = 0;
     http_cancel(&runtime->probe);
     if (clock_ms() - runtime->started_ms >= STEADY_MS)
         runtime->backoff_ms = runtime->options.first_backoff_ms;
-    loop_timer_start(runtime->timer, runtime->backoff_ms, 0);
-    runtime->backoff_ms =
-        runtime->backoff_ms * 2 < BACKOFF_MAX_MS ? runtime->backoff_ms * 2 : BACKOFF_MAX_MS;
+    wait_longer(runtime);
     set_health(runtime, false);
+    tell(runtime, "note", text);
 }
 
 static void child_changed(uv_signal_t *handle, int signal_number)
@@ -176,17 +171,109 @@ static void child_changed(uv_signal_t *handle, int signal_number)
         process_ended(runtime, status);
 }
 
-/* --- health ------------------------------------------------------------------------------------
- */
+/* Its end comes as any other: by the signal. */
+static void end_process(struct runtime *runtime, const char *why)
+{
+    log_error("runtime of %s %s: it is ended and started again; its output is in %s",
+              runtime->options.name, why, runtime->options.log);
+    tell(runtime, "note", why);
+    set_health(runtime, false);
+    kill(-runtime->pid, SIGKILL);
+    loop_timer_stop(runtime->timer);
+}
+
+/* --- health ----------------------------------------------------------------------------------- */
+
+static void became_well(struct runtime *runtime)
+{
+    char text[96];
+    if (runtime->state == RUNTIME_LOADING) {
+        runtime->load_ms = clock_ms() - runtime->started_ms;
+        runtime->state = RUNTIME_SERVING;
+        snprintf(text, sizeof text, "healthy after %.1f s", (double)runtime->load_ms / 1000);
+        tell(runtime, "warm", text);
+    }
+    set_health(runtime, true);
+}
+
+static void tell_loading(struct runtime *runtime, int64_t now_ms)
+{
+    char words[256], text[320];
+    if (runtime->state != RUNTIME_LOADING || now_ms - runtime->told_ms < NEWS_MS)
+        return;
+    runtime->told_ms = now_ms;
+    last_words(runtime, words, sizeof words);
+    snprintf(text, sizeof text, "%lld s%s%s", (long long)(now_ms - runtime->started_ms) / 1000,
+             words[0] != '\0' ? ": " : "", words);
+    log_info("runtime of %s loads: %s", runtime->options.name, text);
+    tell(runtime, "loading", text);
+}
+
+/* Whether it has been silent for longer than it may. */
+static bool is_given_up(struct runtime *runtime, int64_t now_ms)
+{
+    bool loading = runtime->state == RUNTIME_LOADING;
+    int64_t limit_ms = loading ? runtime->options.start_ms : runtime->options.hang_ms;
+    char why[128];
+    if (now_ms - runtime->well_ms < limit_ms)
+        return false;
+    snprintf(why, sizeof why,
+             loading ? "is not healthy %lld ms after its start" : "has not answered for %lld ms",
+             (long long)limit_ms);
+    end_process(runtime, why);
+    return true;
+}
+
+static void watch_memory(struct runtime *runtime)
+{
+    char text[160];
+    runtime->memory_bytes = process_group_memory(runtime->pid);
+    if (runtime->options.memory_max_bytes == 0 || runtime->state != RUNTIME_SERVING ||
+        runtime->memory_bytes <= runtime->options.memory_max_bytes)
+        return;
+    snprintf(text, sizeof text, "uses %lld MiB of memory, more than %lld",
+             (long long)runtime->memory_bytes >> 20,
+             (long long)runtime->options.memory_max_bytes >> 20);
+    log_warn("runtime of %s %s: it is started again once it is idle", runtime->options.name, text);
+    tell(runtime, "note", text);
+    runtime->state = RUNTIME_DRAINING;
+    runtime->drained_ms = clock_ms();
+    set_health(runtime, false); /* no more calls */
+}
 
 static void probed(struct runtime *runtime, bool good)
 {
+    int64_t now_ms = clock_ms();
     runtime->missed = good ? 0 : runtime->missed + 1;
-    if (good)
-        set_health(runtime, true);
-    else if (runtime->missed >= PROBES_MISSED)
+    if (good) {
+        runtime->well_ms = now_ms;
+        became_well(runtime);
+    } else if (runtime->missed >= PROBES_MISSED) {
         set_health(runtime, false);
-    loop_timer_start(runtime->timer, runtime->healthy && good ? WATCH_MS : PROBE_MS, 0);
+    }
+    if (is_given_up(runtime, now_ms))
+        return;
+    tell_loading(runtime, now_ms);
+    if (good)
+        watch_memory(runtime);
+    loop_timer_start(runtime->timer,
+                     runtime->healthy && good ? runtime->options.watch_ms : PROBE_MS, 0);
+}
+
+/* Answered by someone before it was started: not by it. */
+static void checked(struct runtime *runtime, bool taken)
+{
+    char text[512];
+    if (!taken) {
+        start_again(runtime);
+        return;
+    }
+    snprintf(text, sizeof text,
+             "something else answers at %.200s already: end it, or give the runtime another port",
+             runtime->options.health);
+    log_error("runtime of %s is not started: %s", runtime->options.name, text);
+    tell(runtime, "note", text);
+    wait_longer(runtime);
 }
 
 static bool probe_head(void *ctx, int status, const struct http_headers *headers)
@@ -205,10 +292,13 @@ static bool probe_body(void *ctx, const char *data, size_t len)
 
 static void probe_done(void *ctx, enum http_end end, const char *why)
 {
-    (void)end, (void)why;
+    (void)why;
     struct runtime *runtime = ctx;
     runtime->probe = NULL;
-    probed(runtime, runtime->probe_status >= 200 && runtime->probe_status < 300);
+    if (runtime->state == RUNTIME_CHECKING)
+        checked(runtime, end != HTTP_END_CONNECT);
+    else
+        probed(runtime, runtime->probe_status >= 200 && runtime->probe_status < 300);
 }
 
 static void probe_start(struct runtime *runtime)
@@ -220,30 +310,50 @@ static void probe_start(struct runtime *runtime)
     int rc = http_start(&runtime->probe, runtime->options.http, runtime->options.health, "", &none,
                         &callbacks, runtime, &err);
     if (rc == 0) {
-        loop_timer_start(runtime->timer, PROBE_TIMEOUT_MS, 0);
+        loop_timer_start(runtime->timer, runtime->options.watch_ms, 0);
         return;
     }
     log_error("health of the runtime of %s: %s", runtime->options.name, err.text);
-    probed(runtime, false);
+    if (runtime->state == RUNTIME_CHECKING)
+        checked(runtime, false);
+    else
+        probed(runtime, false);
+}
+
+static void drain(struct runtime *runtime)
+{
+    bool busy = runtime->options.busy != NULL && runtime->options.busy(runtime->ctx);
+    if (busy && clock_ms() - runtime->drained_ms < DRAIN_MAX_MS)
+        loop_timer_start(runtime->timer, PROBE_MS, 0);
+    else
+        end_process(runtime, "used too much memory");
 }
 
 static void timer_due(void *ctx)
 {
     struct runtime *runtime = ctx;
-    if (runtime->pid == 0) {
-        runtime_start(runtime);
+    if (runtime->state == RUNTIME_DRAINING) {
+        drain(runtime);
+    } else if (runtime->state == RUNTIME_WAITING && runtime->options.health == NULL) {
+        start_again(runtime);
     } else if (runtime->options.health == NULL) {
-        set_health(runtime, true);
-    } else if (runtime->probe != NULL) {
+        became_well(runtime);
+        watch_memory(runtime);
+        loop_timer_start(runtime->timer, runtime->options.watch_ms, 0);
+    } else if (runtime->probe != NULL) { /* it took too long */
         http_cancel(&runtime->probe);
-        probed(runtime, false);
+        if (runtime->state == RUNTIME_CHECKING)
+            checked(runtime, true);
+        else
+            probed(runtime, false);
     } else {
+        if (runtime->state == RUNTIME_WAITING)
+            runtime->state = RUNTIME_CHECKING;
         probe_start(runtime);
     }
 }
 
-/* --- the interface ------------------------------------------------------------------------------
- */
+/* --- the interface ---------------------------------------------------------------------------- */
 
 static void child_closed(uv_handle_t *handle)
 {
@@ -259,13 +369,42 @@ static void runtime_free(struct runtime *runtime)
     free(runtime);
 }
 
+static int64_t or_default(int64_t value, int64_t fallback)
+{
+    return value > 0 ? value : fallback;
+}
+
+/* Whether the command can be run at all, which is better told at once than with each attempt. */
+static int find_command(const char *command)
+{
+    char path[4096];
+    const char *search = getenv("PATH");
+    if (strchr(command, '/') != NULL)
+        return access(command, X_OK) == 0 ? 0 : -errno;
+    while (search != NULL && *search != '\0') {
+        size_t len = strcspn(search, ":");
+        snprintf(path, sizeof path, "%.*s/%s", (int)len, search, command);
+        if (access(path, X_OK) == 0)
+            return 0;
+        search += len + (search[len] == ':');
+    }
+    return -ENOENT;
+}
+
 int runtime_open(struct runtime **ret, const struct runtime_options *options,
                  runtime_health_fn *health, void *ctx, struct err *err)
 {
+    int rc = find_command(options->argv[0]);
+    if (rc != 0)
+        return err_set(err, rc,
+                       "the runtime of %s cannot be started: %s: %s; check its launch: line",
+                       options->name, options->argv[0], strerror(-rc));
     struct runtime *runtime = mem_must_zalloc(sizeof *runtime);
-    *runtime = (struct runtime){.options = *options, .health = health, .ctx = ctx};
-    if (runtime->options.first_backoff_ms <= 0)
-        runtime->options.first_backoff_ms = BACKOFF_FIRST_MS;
+    *runtime = (struct runtime){.options = *options, .health = health, .ctx = ctx, .load_ms = -1};
+    runtime->options.first_backoff_ms = or_default(options->first_backoff_ms, BACKOFF_FIRST_MS);
+    runtime->options.start_ms = or_default(options->start_ms, START_MS);
+    runtime->options.watch_ms = or_default(options->watch_ms, WATCH_MS);
+    runtime->options.hang_ms = or_default(options->hang_ms, HANG_MS);
     runtime->backoff_ms = runtime->options.first_backoff_ms;
     runtime->argv = mem_must_zalloc((options->n_argv + 1) * sizeof *runtime->argv);
     for (size_t i = 0; i < options->n_argv; i++)
@@ -275,16 +414,6 @@ int runtime_open(struct runtime **ret, const struct runtime_options *options,
     uv_signal_init(options->loop, runtime->child);
     runtime->child->data = runtime;
     uv_signal_start(runtime->child, child_changed, SIGCHLD); /* before it can end */
-    int rc = process_start(runtime);
-    if (rc != 0) {
-        err_set(err, rc, "the runtime of %s cannot be started: %s: %s; check its launch: line",
-                options->name, runtime->argv[0], strerror(-rc));
-        runtime_free(runtime);
-        return rc;
-    }
-    log_info("runtime of %s started: %s, process %d", options->name, runtime->argv[0],
-             (int)runtime->pid);
-    runtime->started_ms = clock_ms();
     loop_timer_start(runtime->timer, 0, 0);
     *ret = runtime;
     return 0;
@@ -295,6 +424,16 @@ bool runtime_healthy(const struct runtime *runtime)
     return runtime->healthy;
 }
 
+int64_t runtime_load_ms(const struct runtime *runtime)
+{
+    return runtime->load_ms;
+}
+
+int64_t runtime_memory_bytes(const struct runtime *runtime)
+{
+    return runtime->memory_bytes;
+}
+
 void runtime_close(struct runtime **runtime_ptr)
 {
     struct runtime *runtime = *runtime_ptr;
@@ -302,13 +441,7 @@ void runtime_close(struct runtime **runtime_ptr)
     if (runtime == NULL)
         return;
     http_cancel(&runtime->probe);
-    if (runtime->pid > 0) {
-        int64_t deadline_ms = clock_ms() + STOP_MS;
-        kill(-runtime->pid, SIGTERM);
-        while (waitpid(runtime->pid, NULL, WNOHANG) == 0 && clock_ms() < deadline_ms)
-            poll(NULL, 0, 10);
-        kill(-runtime->pid, SIGKILL);
-        waitpid(runtime->pid, NULL, 0); /* -ECHILD when it is reaped already */
-    }
+    if (runtime->pid > 0)
+        process_group_stop(runtime->pid, STOP_MS);
     runtime_free(runtime);
 }

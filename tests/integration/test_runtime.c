@@ -13,16 +13,19 @@
 
 #include "common/log.h"
 #include "tests/lib/fixture.h"
-#include "tests/lib/http_server.h"
+#include "workers/process_group.h"
 #include "workers/runtime.h"
+
+#define PATIENCE 4000 /* turns of 5 ms */
 
 static struct fixture fixture;
 static uv_loop_t loop;
 static struct http *http;
-static struct http_server *server;
 static struct runtime *runtime;
-static char log_path[128], pid_path[128], health_url[96];
-static int ups, downs;
+static char log_path[128], pid_path[128], health_url[96], port_text[16], program[512];
+static int port, ups, downs;
+static bool busy;
+static struct buf news; /* "what: text" lines */
 
 static void health_changed(void *ctx, bool healthy)
 {
@@ -31,16 +34,32 @@ static void health_changed(void *ctx, bool healthy)
     downs += !healthy;
 }
 
+static void take_news(void *ctx, const char *what, const char *text)
+{
+    (void)ctx;
+    buf_printf(&news, "%s: %s\n", what, text);
+}
+
+static bool is_busy(void *ctx)
+{
+    (void)ctx;
+    return busy;
+}
+
 static int setup(void **state)
 {
     (void)state;
     fixture_init(&fixture);
     loop = (uv_loop_t){0};
     loop_init(&loop);
-    server = http_server_start();
     ups = downs = 0;
+    busy = false;
+    port = fixture_free_port();
+    snprintf(port_text, sizeof port_text, "%d", port);
+    snprintf(program, sizeof program, "%s/test-runtime", getenv("ORCH_BIN"));
     snprintf(log_path, sizeof log_path, "%s/runtime.log", fixture.dir);
     snprintf(pid_path, sizeof pid_path, "%s/pids", fixture.dir);
+    snprintf(health_url, sizeof health_url, "http://127.0.0.1:%d/health", port);
     return http_open(&http, &loop, NULL);
 }
 
@@ -50,112 +69,185 @@ static int teardown(void **state)
     runtime_close(&runtime);
     http_close(&http);
     loop_finish(&loop);
-    http_server_stop(&server);
     fixture_release(&fixture);
+    buf_release(&news);
     return 0;
 }
 
-/* A script in the place of a model server: says who it is, then stays. */
-static void open_runtime(const char *script, const char *manner, struct err *err, int expected)
+/* Our model server, healthy once the file `loaded` is there. */
+static void open_runtime(const struct runtime_options *more)
 {
     static char *argv[3];
-    static char sh[] = "/bin/sh", c[] = "-c", command[512];
-    snprintf(command, sizeof command, "%s", script);
-    argv[0] = sh, argv[1] = c, argv[2] = command;
-    snprintf(health_url, sizeof health_url, "http://127.0.0.1:%d/%s/health",
-             http_server_port(server), manner != NULL ? manner : "");
-    struct runtime_options options = {
-        .loop = &loop,
-        .http = http,
-        .name = "w1",
-        .argv = argv,
-        .n_argv = 3,
-        .health = manner != NULL ? health_url : NULL,
-        .gpu = "3",
-        .log = log_path,
-        .first_backoff_ms = 20,
-    };
-    assert_int_equal(runtime_open(&runtime, &options, health_changed, NULL, err), expected);
+    static const char *const hidden[] = {"PLANTED_SECRET"};
+    argv[0] = program, argv[1] = port_text, argv[2] = fixture.dir;
+    struct runtime_options options = *more;
+    options.loop = &loop;
+    options.http = http;
+    options.name = "w1";
+    options.argv = argv;
+    options.n_argv = 3;
+    options.health = health_url;
+    options.gpu = "3";
+    options.log = log_path;
+    options.hidden = hidden;
+    options.n_hidden = 1;
+    options.first_backoff_ms = 20;
+    options.news = take_news;
+    options.busy = is_busy;
+    assert_int_equal(runtime_open(&runtime, &options, health_changed, NULL, NULL), 0);
+}
+
+static void tell(const char *what)
+{
+    fixture_write(&fixture, what, "");
+}
+
+static void untell(const char *what)
+{
+    char path[160];
+    snprintf(path, sizeof path, "%s/%s", fixture.dir, what);
+    unlink(path);
 }
 
 static bool wait_count(const int *count, int n)
 {
     bool never = false;
-    for (int i = 0; i < 4000 && *count < n; i++)
+    for (int i = 0; i < PATIENCE && *count < n; i++)
         loop_run_until(&loop, &never, 5);
     return *count >= n;
 }
 
-struct wait_pid {
-    int line; /* from 1 */
-    pid_t pid;
-};
-
-/* Whether the script has said its process id for the line-th time. */
-static bool said_pid(void *ctx)
+static bool wait_news(const char *text)
 {
-    struct wait_pid *wait = ctx;
+    bool never = false;
+    for (int i = 0; i < PATIENCE && (news.data == NULL || strstr(news.data, text) == NULL); i++)
+        loop_run_until(&loop, &never, 5);
+    return news.data != NULL && strstr(news.data, text) != NULL;
+}
+
+/* The process id that the runtime said at its line-th start, from 1; 0: not yet. */
+static pid_t said_already(int line)
+{
     struct buf text = {0};
     const char *at = fixture_read(pid_path, &text) ? text.data : NULL;
-    for (int line = 1; at != NULL && line < wait->line; line++) {
+    for (int i = 1; at != NULL && i < line; i++) {
         at = strchr(at, '\n');
         at = at != NULL ? at + 1 : NULL;
     }
     bool whole = at != NULL && strchr(at, '\n') != NULL;
-    wait->pid = whole ? (pid_t)strtol(at, NULL, 10) : 0;
+    pid_t pid = whole ? (pid_t)strtol(at, NULL, 10) : 0;
     buf_release(&text);
-    return wait->pid > 0;
+    return pid;
 }
 
 static pid_t said(int line)
 {
-    struct wait_pid wait = {.line = line};
-    assert_true(fixture_wait(said_pid, &wait, 20000));
-    return wait.pid;
+    bool never = false;
+    for (int i = 0; i < PATIENCE && said_already(line) == 0; i++)
+        loop_run_until(&loop, &never, 5);
+    assert_true(said_already(line) > 0);
+    return said_already(line);
 }
 
-static const char *stay(void)
-{
-    static char script[256];
-    snprintf(script, sizeof script,
-             "echo $$ >> %s; echo gpu $CUDA_VISIBLE_DEVICES; exec sleep 1000", pid_path);
-    return script;
-}
-
-static void a_runtime_is_usable_once_its_health_url_answers(void **state)
+static void a_runtime_is_usable_once_its_health_url_answers_well(void **state)
 {
     (void)state;
-    open_runtime(stay(), "whole", NULL, 0);
+    open_runtime(&(struct runtime_options){0});
+    said(1);
     assert_false(runtime_healthy(runtime));
+    assert_int_equal(runtime_load_ms(runtime), -1);
+    tell("loaded");
     assert_true(wait_count(&ups, 1));
     assert_true(runtime_healthy(runtime));
-    assert_true(fixture_wait_text(&fixture, "runtime.log", "gpu 3", 10000));
+    assert_true(runtime_load_ms(runtime) >= 0);
+    assert_true(wait_news("warm: healthy after "));
 }
 
-static void one_that_does_not_answer_well_is_not(void **state)
+static void it_sees_its_gpu_and_no_keys(void **state)
 {
     (void)state;
-    open_runtime(stay(), "broken", NULL, 0);
-    bool never = false;
-    for (int i = 0; i < 2000 && http_server_requests(server) < 4; i++)
-        loop_run_until(&loop, &never, 5);
-    assert_true(http_server_requests(server) >= 4);
-    assert_int_equal(ups, 0);
+    setenv("PLANTED_SECRET", "sk-planted", 1);
+    open_runtime(&(struct runtime_options){0});
+    assert_true(said(1) > 0);
+    assert_true(fixture_wait_text(&fixture, "runtime.log", "gpu 3 secret (null)", 10000));
+    unsetenv("PLANTED_SECRET");
 }
 
-static void one_that_dies_is_started_again(void **state)
+static void one_that_dies_is_started_again_and_its_last_words_are_told(void **state)
 {
     (void)state;
-    open_runtime(stay(), "whole", NULL, 0);
+    tell("loaded");
+    open_runtime(&(struct runtime_options){0});
     assert_true(wait_count(&ups, 1));
-    kill(said(1), SIGKILL);
+    tell("die");
     assert_true(wait_count(&downs, 1));
+    untell("die");
+    assert_true(wait_news("note: the runtime ended with status 3, last saying: dying"));
     assert_true(wait_count(&ups, 2));
-    assert_int_not_equal(said(2), said(1));
-    assert_int_equal(kill(said(2), 0), 0);
+    pid_t now = runtime_healthy(runtime) ? said(2) : 0;
+    assert_int_not_equal(now, said(1));
 }
 
-/* Also when nobody has reaped it yet. */
+static void one_that_hangs_is_ended_and_started_again(void **state)
+{
+    (void)state;
+    tell("loaded");
+    open_runtime(&(struct runtime_options){.hang_ms = 1, .watch_ms = 200});
+    assert_true(wait_count(&ups, 1));
+    pid_t first = said(1);
+    tell("hang");
+    assert_true(wait_news("note: has not answered for 1 ms"));
+    untell("hang");
+    assert_true(wait_count(&ups, 2));
+    assert_int_not_equal(said(2), first);
+}
+
+static void one_that_never_becomes_healthy_is_started_again(void **state)
+{
+    (void)state;
+    open_runtime(&(struct runtime_options){.start_ms = 300});
+    assert_true(wait_news("note: is not healthy 300 ms after its start"));
+    said(2);
+    assert_int_equal(ups, 0);
+    tell("loaded");
+    assert_true(wait_count(&ups, 1));
+}
+
+static void one_that_takes_too_much_memory_is_started_again_when_it_is_idle(void **state)
+{
+    (void)state;
+    tell("loaded");
+    busy = true;
+    tell("leak");
+    open_runtime(&(struct runtime_options){.memory_max_bytes = (int64_t)48 << 20});
+    assert_true(wait_news("of memory, more than 48"));
+    assert_int_equal(downs, 1); /* no more work, but what runs may end */
+    bool never = false;
+    loop_run_until(&loop, &never, 600);
+    assert_int_equal(said_already(2), 0);
+    untell("leak");
+    busy = false;
+    assert_true(wait_count(&ups, 2));
+    assert_true(said(2) > 0);
+    assert_true(runtime_memory_bytes(runtime) > 0);
+}
+
+static void a_taken_port_is_told_and_waited_for(void **state)
+{
+    (void)state;
+    const char *argv[] = {program, port_text, fixture.dir, NULL};
+    tell("loaded");
+    pid_t other = fixture_spawn(&fixture, "other.log", argv);
+    assert_true(fixture_wait_listen(NULL, port, 10000));
+    open_runtime(&(struct runtime_options){0});
+    assert_true(wait_news("something else answers at http://127.0.0.1:"));
+    assert_int_equal(ups, 0); /* the other's health is not ours */
+    assert_int_equal(said_already(2), 0);
+    fixture_kill(&fixture, other, SIGKILL);
+    assert_true(wait_count(&ups, 1));
+    assert_true(said(2) > 0);
+}
+
 static bool is_gone(void *ctx)
 {
     char path[64];
@@ -169,9 +261,12 @@ static bool is_gone(void *ctx)
 static void closing_ends_the_whole_process_group(void **state)
 {
     (void)state;
-    char script[256];
+    static char sh[] = "/bin/sh", c[] = "-c", script[256];
+    char *argv[] = {sh, c, script};
     snprintf(script, sizeof script, "sleep 1000 & echo $! >> %s; trap '' TERM; wait", pid_path);
-    open_runtime(script, NULL, NULL, 0);
+    struct runtime_options options = {
+        .loop = &loop, .http = http, .name = "w1", .argv = argv, .n_argv = 3, .log = log_path};
+    assert_int_equal(runtime_open(&runtime, &options, health_changed, NULL, NULL), 0);
     assert_true(wait_count(&ups, 1));
     pid_t child = said(1);
     runtime_close(&runtime);
@@ -197,9 +292,13 @@ int main(void)
 {
     log_init("test", LOG_LEVEL_ERROR);
     const struct CMUnitTest tests[] = {
-        RUNTIME_TEST(a_runtime_is_usable_once_its_health_url_answers),
-        RUNTIME_TEST(one_that_does_not_answer_well_is_not),
-        RUNTIME_TEST(one_that_dies_is_started_again),
+        RUNTIME_TEST(a_runtime_is_usable_once_its_health_url_answers_well),
+        RUNTIME_TEST(it_sees_its_gpu_and_no_keys),
+        RUNTIME_TEST(one_that_dies_is_started_again_and_its_last_words_are_told),
+        RUNTIME_TEST(one_that_hangs_is_ended_and_started_again),
+        RUNTIME_TEST(one_that_never_becomes_healthy_is_started_again),
+        RUNTIME_TEST(one_that_takes_too_much_memory_is_started_again_when_it_is_idle),
+        RUNTIME_TEST(a_taken_port_is_told_and_waited_for),
         RUNTIME_TEST(closing_ends_the_whole_process_group),
         RUNTIME_TEST(a_command_that_does_not_exist_is_told),
     };
