@@ -24,7 +24,7 @@
 
 #include "common/err.h"
 #include "common/json.h"
-#include "orchestrator/sha256.h"
+#include "common/sha256.h"
 
 #define FILES_MOST 1000
 #define FILES_MAX_BYTES ((size_t)16 * 1024 * 1024)

@@ -5,13 +5,13 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/sha256.h"
 #include "orchestrator/client.h"
 #include "orchestrator/client_input.h"
 #include "orchestrator/client_result.h"
 #include "orchestrator/plan.h"
 #include "orchestrator/progress_watch.h"
 #include "orchestrator/render.h"
-#include "orchestrator/sha256.h"
 #include "orchestrator/task_json.h"
 
 #define TITLE_COLUMNS 80

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-#include "orchestrator/sha256.h"
+#include "common/sha256.h"
 #include "tests/lib/testbed.h"
 
 #define PATIENCE_MS 60000

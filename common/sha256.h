@@ -1,6 +1,6 @@
-/* SHA-256 (FIPS 180-4): the digest of a submitted task and of every file that is written. */
-#ifndef ORCHESTRATOR_SHA256_H
-#define ORCHESTRATOR_SHA256_H
+/* SHA-256 (FIPS 180-4): digests of tasks, files and requests, and fingerprints of keys. */
+#ifndef COMMON_SHA256_H
+#define COMMON_SHA256_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -1,4 +1,4 @@
-#include "orchestrator/sha256.h"
+#include "common/sha256.h"
 
 #include <string.h>
 
