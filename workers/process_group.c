@@ -113,7 +113,7 @@ static int spawn(pid_t *ret, struct child *child)
 int process_group_start(pid_t *ret, const struct process_options *options)
 {
     cpu_set_t cpus;
-    pid_t pid;
+    pid_t pid = 0;
     char *gpu;
     bool pinned = options->gpu != NULL && gpu_cpus(&cpus, "", options->gpu) == 0;
     int log_fd = open(options->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
