@@ -134,6 +134,7 @@ struct queue_claim {
     struct bytes work; /* record `work` */
     size_t n_deps;
     const struct bytes *deps; /* records `outcome`, in the order of work.dep_ids */
+    bool budgeted;            /* the task has a budget: calls are to be reserved */
 };
 /* claim is NULL unless status is QUEUE_OK; valid during the call. */
 typedef void queue_claim_fn(void *ctx, enum queue_status status, const struct queue_claim *claim,
