@@ -6,13 +6,9 @@
 
 #include "tests/bench/bench.h"
 
-static const struct benchmark *const benchmarks[] = {&benchmark_floors,
-                                                     &benchmark_throughput,
-                                                     &benchmark_latency,
-                                                     &benchmark_streams,
-                                                     &benchmark_idle,
-                                                     &benchmark_backlog,
-                                                     NULL};
+static const struct benchmark *const benchmarks[] = {
+    &benchmark_floors, &benchmark_throughput, &benchmark_latency, &benchmark_streams,
+    &benchmark_idle,   &benchmark_backlog,    &benchmark_path,    NULL};
 static bool as_json;
 
 void figure_print(const struct figure *figure)
