@@ -2,19 +2,178 @@
 #include <errno.h>
 #include <string.h>
 
+#include "workers/call.h"
 #include "workers/failure.h"
+#include "workers/names.h"
 #include "workers/providers.h"
 #include "workers/wire.h"
 
 #define VERSION_HEADER "anthropic-version: 2023-06-01\n"
 #define DEFAULT_MAX_TOKENS 4096 /* the field is required */
+/* Above it, an answer at the slowest rate takes longer than the ten minutes that connections
+ * without a byte are kept: such calls are streamed, asked for or not. */
+#define MAX_UNSTREAMED_TOKENS 21333
 #define MAX_TEMPERATURE 1.0
+#define MIN_THINKING_TOKENS 1024
 
-static int build(const struct provider *provider, const struct provider_call *call,
-                 struct provider_request *ret, struct err *err)
+/* --- the request -------------------------------------------------------------------------------
+ */
+
+static int64_t max_tokens(const struct provider_call *call)
+{
+    return call->max_tokens > 0 ? call->max_tokens : DEFAULT_MAX_TOKENS;
+}
+
+static bool has_prefix(const char *model, const char *const *prefixes)
+{
+    for (; *prefixes != NULL; prefixes++)
+        if (strncmp(model, *prefixes, strlen(*prefixes)) == 0)
+            return true;
+    return false;
+}
+
+/* Models from before adaptive thinking: they take a budget of tokens instead. */
+static const char *const with_budget[] = {
+    "claude-3-7-",       "claude-opus-4-0",
+    "claude-opus-4-1",   "claude-opus-4-2",
+    "claude-sonnet-4-0", "claude-sonnet-4-2",
+    "claude-sonnet-4-5", "claude-opus-4-5",
+    "claude-haiku-4-5",  NULL,
+};
+/* Models that can't be told not to think: the lowest effort comes nearest. */
+static const char *const always_thinking[] = {
+    "claude-fable-5",
+    "claude-opus-5-5",
+    "claude-sonnet-5-5",
+    NULL,
+};
+
+static const struct {
+    const char *effort;
+    const char *word; /* output_config.effort */
+    int64_t budget_tokens;
+} efforts[] = {
+    {"minimal", "low", 1024}, {"low", "low", 2048},      {"medium", "medium", 8192},
+    {"high", "high", 16384},  {"xhigh", "xhigh", 32768}, {"max", "max", 65536},
+};
+
+/* How a call wants the model to think. */
+struct thinking {
+    const char *type;      /* NULL: not said */
+    const char *effort;    /* NULL: not said */
+    int64_t budget_tokens; /* 0: none */
+};
+
+static struct thinking thinking_of(const struct provider_call *call)
+{
+    if (call_thinks_not(call) && has_prefix(call->model, always_thinking))
+        return (struct thinking){.effort = "low"};
+    if (call_thinks_not(call))
+        return (struct thinking){.type = "disabled"};
+    if (!call_thinks(call))
+        return (struct thinking){0};
+    size_t i = 0;
+    while (i < sizeof efforts / sizeof *efforts && strcmp(efforts[i].effort, call->effort) != 0)
+        i++;
+    bool known = i < sizeof efforts / sizeof *efforts;
+    if (!has_prefix(call->model, with_budget))
+        return (struct thinking){.type = "adaptive",
+                                 .effort = known ? efforts[i].word : call->effort};
+    /* The budget is a part of max_tokens: a quarter is kept for the answer. */
+    int64_t budget = known ? efforts[i].budget_tokens : MIN_THINKING_TOKENS;
+    int64_t most = max_tokens(call) / 4 * 3;
+    if (budget > most)
+        budget = most;
+    if (budget < MIN_THINKING_TOKENS)
+        return (struct thinking){0}; /* no room to think at all */
+    return (struct thinking){.type = "enabled", .budget_tokens = budget};
+}
+
+static void add_image(const struct provider_image *image, struct buf *body)
+{
+    buf_add_str(body, "{\"type\":\"image\",\"source\":{\"type\":");
+    if (image->url[0] != '\0') {
+        buf_add_str(body, "\"url\"");
+        wire_member(body, "url", image->url, strlen(image->url));
+    } else {
+        buf_add_str(body, "\"base64\"");
+        wire_member(body, "media_type", image->media_type, strlen(image->media_type));
+        wire_member(body, "data", image->data, strlen(image->data));
+    }
+    buf_add_str(body, "}},");
+}
+
+/* Images stand before the text that asks about them. */
+static void add_content(const struct provider_call *call, struct buf *body)
+{
+    if (call->n_images == 0) {
+        call_prompt(call, body);
+        return;
+    }
+    buf_add_char(body, '[');
+    for (size_t i = 0; i < call->n_images; i++)
+        add_image(&call->images[i], body);
+    buf_add_str(body, "{\"type\":\"text\",\"text\":");
+    call_prompt(call, body);
+    buf_add_str(body, "}]");
+}
+
+static void add_thinking(const struct thinking *thinking, struct buf *body)
+{
+    if (thinking->type == NULL)
+        return;
+    buf_printf(body, ",\"thinking\":{\"type\":\"%s\"", thinking->type);
+    if (thinking->budget_tokens > 0)
+        buf_printf(body, ",\"budget_tokens\":%lld", (long long)thinking->budget_tokens);
+    buf_add_char(body, '}');
+}
+
+static void add_output_config(const struct thinking *thinking, struct json_view schema,
+                              struct buf *body)
+{
+    bool has_schema = schema.kind != JSON_VIEW_NONE;
+    if (thinking->effort == NULL && !has_schema)
+        return;
+    buf_add_str(body, ",\"output_config\":{");
+    if (thinking->effort != NULL) {
+        buf_add_str(body, "\"effort\":");
+        buf_add_json(body, thinking->effort, strlen(thinking->effort));
+    }
+    if (has_schema) {
+        buf_printf(body, "%s\"format\":{\"type\":\"json_schema\",\"schema\":",
+                   thinking->effort != NULL ? "," : "");
+        buf_add(body, schema.text, schema.len);
+        buf_add_char(body, '}');
+    }
+    buf_add_char(body, '}');
+}
+
+static void add_body(const struct provider_call *call, struct json_view schema, struct buf *body)
+{
+    struct thinking thinking = thinking_of(call);
+    buf_add_str(body, "{\"model\":");
+    buf_add_json(body, call->model, strlen(call->model));
+    buf_printf(body, ",\"max_tokens\":%lld", (long long)max_tokens(call));
+    if (call_has_system(call))
+        wire_member(body, "system", call->system, strlen(call->system));
+    buf_add_str(body, ",\"messages\":[{\"role\":\"user\",\"content\":");
+    add_content(call, body);
+    buf_add_str(body, "}]");
+    call_stop(call, "stop_sequences", body);
+    /* A model that thinks takes no temperature but its own. */
+    bool thinks = thinking.type != NULL && !call_thinks_not(call);
+    if (call->temperature >= 0 && !thinks)
+        wire_number(body, "temperature", call->temperature);
+    add_thinking(&thinking, body);
+    add_output_config(&thinking, schema, body);
+    bool streams = call->stream || max_tokens(call) > MAX_UNSTREAMED_TOKENS;
+    buf_printf(body, ",\"stream\":%s}", streams ? "true" : "false");
+}
+
+static int build_chat(const struct provider *provider, const struct provider_call *call,
+                      struct provider_request *ret, struct err *err)
 {
     struct json_view schema;
-    struct buf *body = &ret->body;
     if (call->temperature > MAX_TEMPERATURE)
         return err_set(err, -EINVAL, "temperature %g is above 1, the most that Anthropic takes",
                        call->temperature);
@@ -24,28 +183,31 @@ static int build(const struct provider *provider, const struct provider_call *ca
     if (rc < 0)
         return rc;
     wire_json_body(call, ret);
-    buf_add_str(&ret->headers, VERSION_HEADER);
-    if ((rc = wire_key(provider, call, "x-api-key", "", ret, err)) < 0)
+    add_body(call, schema, &ret->body);
+    return 0;
+}
+
+static int build(const struct provider *provider, const struct provider_call *call,
+                 struct provider_request *ret, struct err *err)
+{
+    int rc;
+    if (call->kind == PROVIDER_EMBED)
+        return err_set(err, -EINVAL, "Anthropic has no embeddings");
+    if (call->kind == PROVIDER_LIST)
+        rc = wire_url(provider, call, "/v1", "/models?limit=1000", ret, err);
+    else
+        rc = build_chat(provider, call, ret, err);
+    if (rc < 0)
         return rc;
-    buf_add_str(body, "{\"model\":");
-    buf_add_json(body, call->model, strlen(call->model));
-    buf_printf(body, ",\"max_tokens\":%lld",
-               call->max_tokens > 0 ? (long long)call->max_tokens : (long long)DEFAULT_MAX_TOKENS);
-    if (call->system[0] != '\0')
-        wire_member(body, "system", call->system, strlen(call->system));
-    buf_add_str(body, ",\"messages\":[{\"role\":\"user\"");
-    wire_member(body, "content", call->prompt, call->prompt_len);
-    buf_add_str(body, "}]");
-    if (call->temperature >= 0)
-        wire_number(body, "temperature", call->temperature);
-    if (schema.kind != JSON_VIEW_NONE) {
-        buf_add_str(body, ",\"output_config\":{\"format\":{\"type\":\"json_schema\",\"schema\":");
-        buf_add(body, schema.text, schema.len);
-        buf_add_str(body, "}}");
-    }
-    buf_printf(body, ",\"stream\":%s}", call->stream ? "true" : "false");
+    buf_add_str(&ret->headers, VERSION_HEADER);
+    if ((rc = call_headers(call, ret, err)) < 0 ||
+        (rc = wire_key(provider, call, "x-api-key", "", ret, err)) < 0)
+        return rc;
     return wire_finish(ret, err);
 }
+
+/* --- the answer --------------------------------------------------------------------------------
+ */
 
 static const struct wire_stop stops[] = {
     {"end_turn", FINISH_DONE, CLASS_NONE},
@@ -84,6 +246,7 @@ static void read_usage(struct provider_reply *reply, struct json_view usage)
         reply->prompt_tokens =
             reply->scratch[INPUT] + reply->scratch[CACHE_CREATION] + reply->scratch[CACHE_READ];
         reply->cached_tokens = reply->scratch[CACHE_READ];
+        reply->cache_write_tokens = reply->scratch[CACHE_CREATION];
     }
     wire_count(found[3], &reply->output_tokens);
     wire_count(json_view_member(found[4], "thinking_tokens"), &reply->reasoning_tokens);
@@ -215,24 +378,10 @@ static void event(const struct provider *provider, struct provider_reply *reply,
 static void body(const struct provider *provider, struct provider_reply *reply, const char *data,
                  size_t len)
 {
-    wire_body(provider, reply, data, len, document);
-}
-
-static int list(const struct provider *provider, const struct provider_call *call,
-                struct provider_request *ret, struct err *err)
-{
-    int rc = wire_url(provider, call, "/v1", "/models?limit=1000", ret, err);
-    buf_add_str(&ret->headers, VERSION_HEADER);
-    if (rc == 0)
-        rc = wire_key(provider, call, "x-api-key", "", ret, err);
-    return rc == 0 ? wire_finish(ret, err) : rc;
-}
-
-static int list_parse(const struct provider *provider, const char *data, size_t len,
-                      struct buf *names)
-{
-    (void)provider;
-    return wire_list(data, len, "data", "id", "", names);
+    if (reply->kind == PROVIDER_LIST)
+        names_read(reply, data, len, "data", "id", "");
+    else
+        wire_body(provider, reply, data, len, document);
 }
 
 const struct provider provider_anthropic = {
@@ -243,11 +392,10 @@ const struct provider provider_anthropic = {
     .key_env = "ANTHROPIC_API_KEY",
     .needs_key = true,
     .framing = PROVIDER_SSE,
+    .kinds = PROVIDER_KIND(PROVIDER_CHAT) | PROVIDER_KIND(PROVIDER_LIST),
     .build = build,
     .event = event,
     .body = body,
     .failure = failure_http,
     .end = wire_end,
-    .list = list,
-    .list_parse = list_parse,
 };

@@ -20,6 +20,15 @@
 
 #define KEY "sk-test-0123456789abcdefghij"
 
+/* What the replies below take from their call; a test that changes it puts it back. */
+static struct provider_call expected_call;
+
+static inline void reply_begin(struct provider_reply *reply)
+{
+    provider_reply_init(reply);
+    provider_reply_expect(reply, &expected_call);
+}
+
 struct feeding {
     const struct provider *provider;
     struct provider_reply *reply;
@@ -58,8 +67,8 @@ static inline void feed_pieces(const char *api, struct provider_reply *reply, co
 static inline struct provider_reply stream(const char *api, const char *text)
 {
     struct provider_reply whole, bytes;
-    provider_reply_init(&whole);
-    provider_reply_init(&bytes);
+    reply_begin(&whole);
+    reply_begin(&bytes);
     feed_pieces(api, &whole, text, strlen(text), strlen(text) + 1);
     feed_pieces(api, &bytes, text, strlen(text), 1);
     assert_int_equal(whole.text.len, bytes.text.len);
@@ -77,7 +86,25 @@ static inline struct provider_reply body(const char *api, const char *text)
 {
     const struct provider *provider = provider_find(api);
     struct provider_reply reply;
-    provider_reply_init(&reply);
+    reply_begin(&reply);
+    char *copy = malloc(strlen(text) + 1);
+    assert_non_null(copy);
+    memcpy(copy, text, strlen(text));
+    provider->body(provider, &reply, copy, strlen(text));
+    free(copy);
+    provider->end(provider, &reply);
+    return reply;
+}
+
+/* The reply to a call of another kind: vectors of n_inputs texts, or the list of models. */
+static inline struct provider_reply body_of(const char *api, enum provider_kind kind,
+                                            size_t n_inputs, const char *text)
+{
+    const struct provider *provider = provider_find(api);
+    struct provider_reply reply;
+    reply_begin(&reply);
+    reply.kind = kind;
+    reply.n_inputs = n_inputs;
     char *copy = malloc(strlen(text) + 1);
     assert_non_null(copy);
     memcpy(copy, text, strlen(text));
@@ -94,7 +121,7 @@ static inline struct provider_reply failure(const char *api, int status, const c
     const struct provider *provider = provider_find(api);
     struct http_headers parsed = {0};
     struct provider_reply reply;
-    provider_reply_init(&reply);
+    reply_begin(&reply);
     for (const char *at = headers; at != NULL && *at != '\0';) {
         size_t len = strcspn(at, "\n");
         http_headers_add(&parsed, at, len);
@@ -131,6 +158,66 @@ static inline const char *reasoning_of(const struct provider_reply *reply)
         assert_string_not_equal((reply)->error_text, "");                                          \
         assert_null(strstr((reply)->error_text, KEY));                                             \
     } while (0)
+
+static inline void assert_same_text(const struct buf *is, const struct buf *should)
+{
+    assert_int_equal(is->len, should->len);
+    if (is->len > 0)
+        assert_memory_equal(is->data, should->data, is->len);
+}
+
+static inline void assert_same_reply(const struct provider_reply *is,
+                                     const struct provider_reply *should)
+{
+    assert_same_text(&is->text, &should->text);
+    assert_same_text(&is->reasoning, &should->reasoning);
+    assert_int_equal(is->finish, should->finish);
+    assert_int_equal(is->finished, should->finished);
+    assert_int_equal(is->prompt_tokens, should->prompt_tokens);
+    assert_int_equal(is->cached_tokens, should->cached_tokens);
+    assert_int_equal(is->cache_write_tokens, should->cache_write_tokens);
+    assert_int_equal(is->output_tokens, should->output_tokens);
+    assert_int_equal(is->reasoning_tokens, should->reasoning_tokens);
+    assert_true(is->load_ms == should->load_ms && is->prompt_ms == should->prompt_ms &&
+                is->generate_ms == should->generate_ms);
+    assert_string_equal(is->model, should->model);
+    assert_string_equal(is->request_id, should->request_id);
+    assert_int_equal(is->error, should->error);
+    assert_string_equal(is->error_text, should->error_text);
+    assert_int_equal(is->retry_after_ms, should->retry_after_ms);
+}
+
+/* The stream in two pieces, cut at every place, each piece in memory of its own size. */
+static inline void check_every_split(const char *api, const char *text)
+{
+    const struct provider *provider = provider_find(api);
+    size_t len = strlen(text);
+    struct provider_reply whole;
+    reply_begin(&whole);
+    feed_pieces(api, &whole, text, len, len + 1);
+    for (size_t cut = 0; cut <= len; cut++) {
+        struct provider_reply reply;
+        struct feeding feeding = {provider, &reply};
+        struct framing framing;
+        char *first = malloc(cut + 1), *second = malloc(len - cut + 1);
+        assert_non_null(first);
+        assert_non_null(second);
+        memcpy(first, text, cut);
+        memcpy(second, text + cut, len - cut);
+        reply_begin(&reply);
+        framing_init(&framing, provider->framing);
+        assert_int_equal(framing_feed(&framing, first, cut, feed_event, &feeding), 0);
+        free(first);
+        assert_int_equal(framing_feed(&framing, second, len - cut, feed_event, &feeding), 0);
+        assert_int_equal(framing_end(&framing, feed_event, &feeding), 0);
+        free(second);
+        framing_release(&framing);
+        provider->end(provider, &reply);
+        assert_same_reply(&reply, &whole);
+        provider_reply_release(&reply);
+    }
+    provider_reply_release(&whole);
+}
 
 /* One row of a provider's table of errors. */
 struct error_case {
@@ -217,12 +304,16 @@ static inline void check_request(const char *api, const struct provider_call *ca
  * crash, and a reply either succeeds or says why not. */
 static inline void wrong_types(const char *api, const char *document, bool as_event);
 
+static enum provider_kind wrong_kind; /* of the replies that wrong_types() reads */
+
 static inline void try_document(const char *api, json_t *root, bool as_event)
 {
     const struct provider *provider = provider_find(api);
     char *text = json_dumps(root, JSON_COMPACT | JSON_ENCODE_ANY);
     struct provider_reply reply;
-    provider_reply_init(&reply);
+    reply_begin(&reply);
+    reply.kind = wrong_kind;
+    reply.n_inputs = wrong_kind == PROVIDER_EMBED ? 2 : 0;
     if (as_event)
         provider->event(provider, &reply, text, strlen(text));
     else
@@ -269,6 +360,14 @@ static inline void wrong_types(const char *api, const char *document, bool as_ev
     json_decref(root);
 }
 
+/* The same for an answer to a call of another kind; vectors are those of two texts. */
+static inline void wrong_types_of(const char *api, enum provider_kind kind, const char *document)
+{
+    wrong_kind = kind;
+    wrong_types(api, document, false);
+    wrong_kind = PROVIDER_CHAT;
+}
+
 /* Allocation failures while a stream is read: an error or the full answer, never a crash, never a
  * success with half a text. */
 static inline void check_memory_failures(const char *api, const char *text, const char *answer)
@@ -278,7 +377,7 @@ static inline void check_memory_failures(const char *api, const char *text, cons
         struct provider_reply reply;
         struct feeding feeding = {provider, &reply};
         struct framing framing;
-        provider_reply_init(&reply);
+        reply_begin(&reply);
         framing_init(&framing, provider->framing);
         mem_fail_at(k);
         int rc = 0;

@@ -352,21 +352,282 @@ static void calls_that_cannot_be_expressed_are_refused(void **state)
 static void models_are_listed(void **state)
 {
     (void)state;
-    const struct provider *provider = provider_find("anthropic");
     struct provider_call call = plain_call();
-    struct provider_request request = {0};
-    struct buf names = {0};
-    struct err err;
-    assert_int_equal(provider->list(provider, &call, &request, &err), 0);
+    call.kind = PROVIDER_LIST;
+    struct provider_request request = build("anthropic", &call);
     assert_string_equal(request.url.data, "https://api.anthropic.com/v1/models?limit=1000");
     assert_string_equal(request.headers.data,
                         "anthropic-version: 2023-06-01\nx-api-key: " KEY "\n");
-    static const char answer[] = "{\"data\":[{\"type\":\"model\",\"id\":\"claude-a\"},"
-                                 "{\"id\":\"claude-b\"}],\"has_more\":false}";
-    assert_int_equal(provider->list_parse(provider, answer, sizeof answer - 1, &names), 0);
-    assert_string_equal(names.data, "claude-a\nclaude-b\n");
-    buf_release(&names);
+    assert_int_equal(request.body.len, 0);
     provider_request_release(&request);
+    struct provider_reply reply = body_of("anthropic", PROVIDER_LIST, 0,
+                                          "{\"data\":[{\"type\":\"model\",\"id\":\"claude-a\"},"
+                                          "{\"id\":\"claude-b\"}],\"has_more\":false}");
+    assert_success(&reply, "claude-a\nclaude-b\n");
+    provider_reply_release(&reply);
+    reply = body_of("anthropic", PROVIDER_LIST, 0, "{\"data\":[]}");
+    assert_success(&reply, "");
+    provider_reply_release(&reply);
+}
+
+static void list_that_is_none_is_an_error(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body;
+        enum error_class class_;
+    } cases[] = {
+        {"{\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"x\"}}",
+         CLASS_OVERLOADED},
+        {"{}", CLASS_BAD_RESPONSE},
+        {"{\"data\":1}", CLASS_BAD_RESPONSE},
+        {"<html>", CLASS_BAD_RESPONSE},
+        {"", CLASS_BAD_RESPONSE},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct provider_reply reply = body_of("anthropic", PROVIDER_LIST, 0, cases[i].body);
+        assert_error(&reply, cases[i].class_);
+        provider_reply_release(&reply);
+    }
+}
+
+static void embeddings_do_not_exist_here(void **state)
+{
+    (void)state;
+    struct err err;
+    struct provider_call call = plain_call();
+    call.kind = PROVIDER_EMBED;
+    assert_int_equal(provider_find("anthropic")->kinds & PROVIDER_KIND(PROVIDER_EMBED), 0);
+    assert_int_equal(build_error("anthropic", &call, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "embeddings"));
+}
+
+#define HEADERS                                                                                    \
+    "Content-Type: application/json\nanthropic-version: 2023-06-01\nx-api-key: " KEY "\n"
+#define BASE "{\"model\":\"m\",\"max_tokens\":4096,\"messages\":[{\"role\":\"user\",\"content\":"
+
+static void stop_strings_are_sent_and_a_seed_never(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    call.stop = (const char *const[]){"END", "", "\n\n"};
+    call.n_stop = 3;
+    call.has_seed = true;
+    call.seed = 7;
+    check_request("anthropic", &call, "https://api.anthropic.com/v1/messages", HEADERS,
+                  BASE "\"Hi\"}],\"stop_sequences\":[\"END\",\"\\n\\n\"],\"stream\":true}");
+}
+
+static void images_stand_before_the_text(void **state)
+{
+    (void)state;
+    static const struct provider_image images[] = {
+        {.url = "https://h/a.png", .media_type = "", .data = ""},
+        {.url = "", .media_type = "image/png", .data = "aGk="},
+    };
+    struct provider_call call = plain_call();
+    call.images = images;
+    call.n_images = 2;
+    check_request("anthropic", &call, "https://api.anthropic.com/v1/messages", HEADERS,
+                  BASE "[{\"type\":\"image\",\"source\":{\"type\":\"url\",\"url\":"
+                       "\"https://h/a.png\"}},{\"type\":\"image\",\"source\":{\"type\":\"base64\","
+                       "\"media_type\":\"image/png\",\"data\":\"aGk=\"}},{\"type\":\"text\","
+                       "\"text\":\"Hi\"}]}],\"stream\":true}");
+}
+
+static void effort_is_adaptive_thinking_or_a_budget_for_older_models(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model, *effort;
+        int64_t max_tokens;
+        const char *rest;
+    } cases[] = {
+        {"claude-opus-5-5", "medium", 4096,
+         ",\"thinking\":{\"type\":\"adaptive\"},\"output_config\":{\"effort\":\"medium\"}"},
+        {"claude-opus-5-5", "minimal", 4096,
+         ",\"thinking\":{\"type\":\"adaptive\"},\"output_config\":{\"effort\":\"low\"}"},
+        {"claude-sonnet-4-6", "max", 4096,
+         ",\"thinking\":{\"type\":\"adaptive\"},\"output_config\":{\"effort\":\"max\"}"},
+        {"claude-sonnet-4-6", "none", 4096, ",\"thinking\":{\"type\":\"disabled\"}"},
+        {"claude-sonnet-4-6", "", 4096, ""},
+        /* These refuse "disabled". */
+        {"claude-opus-5-5", "none", 4096, ",\"output_config\":{\"effort\":\"low\"}"},
+        {"claude-fable-5-1", "none", 4096, ",\"output_config\":{\"effort\":\"low\"}"},
+        /* These take a budget, which must be 1024 at least and leave room for the answer. */
+        {"claude-sonnet-4-5-20250929", "high", 20000,
+         ",\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":15000}"},
+        {"claude-haiku-4-5", "low", 20000,
+         ",\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":2048}"},
+        {"claude-sonnet-4-5", "high", 1000, ""},
+        {"claude-sonnet-4-5", "none", 4096, ",\"thinking\":{\"type\":\"disabled\"}"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct provider_call call = plain_call();
+        struct buf expected = {0};
+        call.model = cases[i].model;
+        call.effort = cases[i].effort;
+        call.max_tokens = cases[i].max_tokens;
+        buf_printf(&expected,
+                   "{\"model\":\"%s\",\"max_tokens\":%lld,\"messages\":[{\"role\":\"user\","
+                   "\"content\":\"Hi\"}]%s,\"stream\":true}",
+                   call.model, (long long)call.max_tokens, cases[i].rest);
+        check_request("anthropic", &call, "https://api.anthropic.com/v1/messages", HEADERS,
+                      expected.data);
+        buf_release(&expected);
+    }
+}
+
+static void model_that_thinks_gets_no_temperature(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    call.model = "claude-sonnet-4-6";
+    call.temperature = 0.5;
+    call.effort = "low";
+    struct provider_request request = build("anthropic", &call);
+    assert_null(strstr(request.body.data, "temperature"));
+    provider_request_release(&request);
+    call.effort = "none";
+    request = build("anthropic", &call);
+    assert_non_null(strstr(request.body.data, "\"temperature\":0.5"));
+    provider_request_release(&request);
+}
+
+static void effort_and_schema_share_output_config(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    call.effort = "high";
+    call.json_schema = "{\"type\":\"object\"}";
+    check_request("anthropic", &call, "https://api.anthropic.com/v1/messages", HEADERS,
+                  BASE "\"Hi\"}],\"thinking\":{\"type\":\"adaptive\"},\"output_config\":{"
+                       "\"effort\":\"high\",\"format\":{\"type\":\"json_schema\",\"schema\":"
+                       "{\"type\":\"object\"}}},\"stream\":true}");
+}
+
+static void long_answer_is_streamed_regardless(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    call.stream = false;
+    call.max_tokens = 21333;
+    struct provider_request request = build("anthropic", &call);
+    assert_non_null(strstr(request.body.data, "\"stream\":false"));
+    provider_request_release(&request);
+    call.max_tokens = 21334;
+    request = build("anthropic", &call);
+    assert_non_null(strstr(request.body.data, "\"stream\":true"));
+    provider_request_release(&request);
+}
+
+static void headers_of_the_provider_are_sent_and_replace_our_own(void **state)
+{
+    (void)state;
+    struct err err;
+    struct provider_call call = plain_call();
+    call.headers =
+        (const char *const[]){"anthropic-beta: a-1,b-2", "Anthropic-Version: 2027-01-01"};
+    call.n_headers = 2;
+    struct provider_request request = build("anthropic", &call);
+    assert_string_equal(request.headers.data,
+                        "Content-Type: application/json\n"
+                        "anthropic-beta: a-1,b-2\n"
+                        "Anthropic-Version: 2027-01-01\nx-api-key: " KEY "\n");
+    provider_request_release(&request);
+    static const char *const bad[] = {"no colon", ": x", "a b: c", "a: b\nx: y", "a: b\r", ""};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        call.headers = &bad[i];
+        call.n_headers = 1;
+        assert_int_equal(build_error("anthropic", &call, &err), -EINVAL);
+    }
+}
+
+static void model_without_system_prompt_gets_it_before_the_prompt(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    call.system = "Be \"terse\".";
+    call.no_system = true;
+    check_request("anthropic", &call, "https://api.anthropic.com/v1/messages", HEADERS,
+                  BASE "\"Be \\\"terse\\\".\\n\\nHi\"}],\"stream\":true}");
+}
+
+#define THINKING                                                                                   \
+    START BLOCK("thinking", "\"thinking\":\"\",\"signature\":\"\"")                                \
+        DELTA("\"type\":\"thinking_delta\",\"thinking\":\"let \"")                                 \
+            DELTA("\"type\":\"thinking_delta\",\"thinking\":\"me\"")                               \
+                DELTA("\"type\":\"signature_delta\",\"signature\":\"E\"") BLOCK_STOP BLOCK(        \
+                    "redacted_thinking", "\"data\":\"xyz\"")                                       \
+                    BLOCK_STOP BLOCK("text", "\"text\":\"\"") TEXT("2, 3") BLOCK_STOP STOP_WITH(   \
+                        "\"stop_reason\":\"end_turn\"",                                            \
+                        "\"output_tokens\":30,\"output_tokens_details\":{\"thinking_tokens\":25}") \
+                        END
+
+static void first_block_may_be_thinking_and_redacted_ones_are_skipped(void **state)
+{
+    (void)state;
+    struct provider_reply reply = stream("anthropic", THINKING);
+    assert_success(&reply, "2, 3");
+    assert_string_equal(reasoning_of(&reply), "let me");
+    assert_int_equal(reply.output_tokens, 30); /* thinking included */
+    assert_int_equal(reply.reasoning_tokens, 25);
+    provider_reply_release(&reply);
+}
+
+static void cache_writes_and_reads_are_told_apart(void **state)
+{
+    (void)state;
+    struct provider_reply reply = stream("anthropic", HI STOP END);
+    assert_int_equal(reply.cached_tokens, 2048);
+    assert_int_equal(reply.cache_write_tokens, 100);
+    provider_reply_release(&reply);
+}
+
+static void thinking_that_eats_the_output_limit_says_so(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        stream("anthropic",
+               START BLOCK("thinking", "\"thinking\":\"\"")
+                   DELTA("\"type\":\"thinking_delta\",\"thinking\":\"hm\"")
+                       STOP_WITH("\"stop_reason\":\"max_tokens\"", "\"output_tokens\":9") END);
+    assert_error(&reply, CLASS_BAD_REQUEST);
+    assert_non_null(strstr(reply.error_text, "max_tokens"));
+    assert_non_null(strstr(reply.error_text, "reasoning"));
+    provider_reply_release(&reply);
+}
+
+static void structured_output_arrives_as_text(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        stream("anthropic", START BLOCK("text", "\"text\":\"\"") TEXT("{\\\"label\\\":")
+                                TEXT(" \\\"good\\\"}") BLOCK_STOP STOP END);
+    assert_success(&reply, "{\"label\": \"good\"}");
+    provider_reply_release(&reply);
+}
+
+static void served_model_is_the_one_that_the_answer_names(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        body("anthropic", "{\"type\":\"message\",\"model\":\"claude-other\",\"content\":[{\"type\":"
+                          "\"text\",\"text\":\"x\"}],\"stop_reason\":\"end_turn\"}");
+    assert_success(&reply, "x");
+    assert_string_equal(reply.model, "claude-other");
+    provider_reply_release(&reply);
+}
+
+static void every_split_of_a_stream_gives_the_same(void **state)
+{
+    (void)state;
+    check_every_split("anthropic", HI STOP END);
+    check_every_split("anthropic", THINKING);
+    check_every_split("anthropic", START TEXT("Gr\xc3\xbc\xc3\x9f"
+                                              "e \\u00fc \\ud83c\\udf89") STOP END);
+    check_every_split("anthropic", HI "event: error\r\ndata: {\"type\":\"error\",\"error\":{"
+                                      "\"type\":\"overloaded_error\",\"message\":\"x\"}}\r\n\r\n");
 }
 
 static void nulls_and_wrong_types_never_crash(void **state)
@@ -390,6 +651,7 @@ static void nulls_and_wrong_types_never_crash(void **state)
         wrong_types("anthropic", documents[i], true);
         wrong_types("anthropic", documents[i], false);
     }
+    wrong_types_of("anthropic", PROVIDER_LIST, "{\"data\":[{\"id\":\"a\"}],\"error\":null}");
 }
 
 static void memory_that_runs_out_is_an_error(void **state)
@@ -421,6 +683,22 @@ int main(void)
         cmocka_unit_test(plain_request_has_max_tokens_and_no_sampling),
         cmocka_unit_test(calls_that_cannot_be_expressed_are_refused),
         cmocka_unit_test(models_are_listed),
+        cmocka_unit_test(list_that_is_none_is_an_error),
+        cmocka_unit_test(embeddings_do_not_exist_here),
+        cmocka_unit_test(stop_strings_are_sent_and_a_seed_never),
+        cmocka_unit_test(images_stand_before_the_text),
+        cmocka_unit_test(effort_is_adaptive_thinking_or_a_budget_for_older_models),
+        cmocka_unit_test(model_that_thinks_gets_no_temperature),
+        cmocka_unit_test(effort_and_schema_share_output_config),
+        cmocka_unit_test(long_answer_is_streamed_regardless),
+        cmocka_unit_test(headers_of_the_provider_are_sent_and_replace_our_own),
+        cmocka_unit_test(model_without_system_prompt_gets_it_before_the_prompt),
+        cmocka_unit_test(first_block_may_be_thinking_and_redacted_ones_are_skipped),
+        cmocka_unit_test(cache_writes_and_reads_are_told_apart),
+        cmocka_unit_test(thinking_that_eats_the_output_limit_says_so),
+        cmocka_unit_test(structured_output_arrives_as_text),
+        cmocka_unit_test(served_model_is_the_one_that_the_answer_names),
+        cmocka_unit_test(every_split_of_a_stream_gives_the_same),
         cmocka_unit_test(nulls_and_wrong_types_never_crash),
         cmocka_unit_test(memory_that_runs_out_is_an_error),
     };

@@ -302,23 +302,283 @@ static void model_is_encoded_in_the_path(void **state)
     provider_request_release(&request);
 }
 
+#define MODELS_URL "https://generativelanguage.googleapis.com/v1beta/models"
+#define HEADERS "Content-Type: application/json\nx-goog-api-key: " KEY "\n"
+#define STREAM_URL MODELS_URL "/m:streamGenerateContent?alt=sse"
+
 static void models_are_listed_without_their_prefix(void **state)
 {
     (void)state;
-    const struct provider *provider = provider_find("gemini");
     struct provider_call call = plain_call();
-    struct provider_request request = {0};
-    struct buf names = {0};
-    struct err err;
-    assert_int_equal(provider->list(provider, &call, &request, &err), 0);
-    assert_string_equal(request.url.data,
-                        "https://generativelanguage.googleapis.com/v1beta/models?pageSize=1000");
-    static const char answer[] =
-        "{\"models\":[{\"name\":\"models/gemini-a\"},{\"name\":\"tunedModels/b\"}]}";
-    assert_int_equal(provider->list_parse(provider, answer, sizeof answer - 1, &names), 0);
-    assert_string_equal(names.data, "gemini-a\ntunedModels/b\n");
-    buf_release(&names);
+    call.kind = PROVIDER_LIST;
+    struct provider_request request = build("gemini", &call);
+    assert_string_equal(request.url.data, MODELS_URL "?pageSize=1000");
+    assert_string_equal(request.headers.data, "x-goog-api-key: " KEY "\n");
+    assert_int_equal(request.body.len, 0);
     provider_request_release(&request);
+    struct provider_reply reply =
+        body_of("gemini", PROVIDER_LIST, 0,
+                "{\"models\":[{\"name\":\"models/gemini-a\"},{\"name\":\"tunedModels/b\"}]}");
+    assert_success(&reply, "gemini-a\ntunedModels/b\n");
+    provider_reply_release(&reply);
+}
+
+static void list_that_is_none_is_an_error(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *body;
+        enum error_class class_;
+    } cases[] = {
+        {UNAVAILABLE, CLASS_OVERLOADED},
+        {"[" UNAVAILABLE "]", CLASS_OVERLOADED},
+        {"{}", CLASS_BAD_RESPONSE},
+        {"<html>", CLASS_BAD_RESPONSE},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct provider_reply reply = body_of("gemini", PROVIDER_LIST, 0, cases[i].body);
+        assert_error(&reply, cases[i].class_);
+        provider_reply_release(&reply);
+    }
+}
+
+static void stop_strings_and_seed_are_sent(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    call.stop = (const char *const[]){"END", ""};
+    call.n_stop = 2;
+    call.has_seed = true;
+    call.seed = 7;
+    check_request("gemini", &call, STREAM_URL, HEADERS,
+                  "{\"contents\":[{\"role\":\"user\",\"parts\":[{\"text\":\"Hi\"}]}],"
+                  "\"generationConfig\":{\"stopSequences\":[\"END\"],\"seed\":7}}");
+    call.n_stop = 0;
+    call.seed = INT64_MAX; /* it takes an int32 */
+    check_request("gemini", &call, STREAM_URL, HEADERS,
+                  "{\"contents\":[{\"role\":\"user\",\"parts\":[{\"text\":\"Hi\"}]}],"
+                  "\"generationConfig\":{\"seed\":2147483647}}");
+}
+
+static void images_are_inline_or_by_their_address(void **state)
+{
+    (void)state;
+    static const struct provider_image images[] = {
+        {.url = "https://h/a.png", .media_type = "", .data = ""},
+        {.url = "https://h/b", .media_type = "image/webp", .data = ""},
+        {.url = "", .media_type = "image/png", .data = "aGk="},
+    };
+    struct provider_call call = plain_call();
+    call.images = images;
+    call.n_images = 3;
+    check_request("gemini", &call, STREAM_URL, HEADERS,
+                  "{\"contents\":[{\"role\":\"user\",\"parts\":["
+                  "{\"fileData\":{\"fileUri\":\"https://h/a.png\"}},"
+                  "{\"fileData\":{\"fileUri\":\"https://h/b\",\"mimeType\":\"image/webp\"}},"
+                  "{\"inlineData\":{\"mimeType\":\"image/png\",\"data\":\"aGk=\"}},"
+                  "{\"text\":\"Hi\"}]}],\"generationConfig\":{}}");
+}
+
+static void effort_is_a_level_or_a_budget_by_the_models_name(void **state)
+{
+    (void)state;
+#define LEVEL(thoughts, level)                                                                     \
+    "{\"thinkingConfig\":{\"includeThoughts\":" thoughts ",\"thinkingLevel\":\"" level "\"}}"
+#define BUDGET(thoughts, tokens)                                                                   \
+    "{\"thinkingConfig\":{\"includeThoughts\":" thoughts ",\"thinkingBudget\":" tokens "}}"
+    static const struct {
+        const char *model, *effort, *config;
+    } cases[] = {
+        {"gemini-3.6-flash", "low", LEVEL("true", "LOW")},
+        {"gemini-3.6-flash", "minimal", LEVEL("true", "MINIMAL")},
+        {"gemini-3.6-flash", "high", LEVEL("true", "HIGH")},
+        {"models/gemini-3.6-flash", "max", LEVEL("true", "HIGH")},
+        {"gemini-3.6-flash", "none", LEVEL("false", "MINIMAL")},
+        {"gemini-3.1-pro-preview", "none", LEVEL("false", "LOW")},
+        {"gemini-4-argon", "minimal", LEVEL("true", "LOW")},
+        {"gemini-4-argon", "medium", LEVEL("true", "MEDIUM")},
+        {"gemini-2.5-flash", "medium", BUDGET("true", "8192")},
+        {"gemini-2.5-flash", "none", BUDGET("false", "0")},
+        {"gemini-2.5-pro", "none", BUDGET("false", "128")},
+        {"gemini-2.0-flash", "high", "{}"}, /* does not think */
+        {"gemini-3.6-flash", "", "{}"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct provider_call call = plain_call();
+        struct buf expected = {0};
+        call.model = cases[i].model;
+        call.effort = cases[i].effort;
+        struct provider_request request = build("gemini", &call);
+        buf_printf(&expected,
+                   "{\"contents\":[{\"role\":\"user\",\"parts\":[{\"text\":\"Hi\"}]}],"
+                   "\"generationConfig\":%s}",
+                   cases[i].config);
+        assert_json(request.body.data, request.body.len, expected.data);
+        buf_release(&expected);
+        provider_request_release(&request);
+    }
+}
+
+static void model_without_system_prompt_gets_it_before_the_prompt(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    call.system = "Be terse.";
+    call.no_system = true;
+    check_request("gemini", &call, STREAM_URL, HEADERS,
+                  "{\"contents\":[{\"role\":\"user\",\"parts\":[{\"text\":\"Be terse.\\n\\nHi\"}]}"
+                  "],\"generationConfig\":{}}");
+}
+
+static void headers_of_the_provider_are_sent(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    call.headers = (const char *const[]){"X-Server-Timeout: 600"};
+    call.n_headers = 1;
+    struct provider_request request = build("gemini", &call);
+    assert_string_equal(request.headers.data, "Content-Type: application/json\n"
+                                              "X-Server-Timeout: 600\nx-goog-api-key: " KEY "\n");
+    provider_request_release(&request);
+}
+
+static struct provider_call embed_call(void)
+{
+    struct provider_call call = plain_call();
+    static const char *const inputs[] = {"first", "sec\"ond"};
+    call.kind = PROVIDER_EMBED;
+    call.model = "gemini-embedding-001";
+    call.inputs = inputs;
+    call.n_inputs = 2;
+    return call;
+}
+
+static void texts_are_embedded_in_a_batch_that_names_the_model_in_each(void **state)
+{
+    (void)state;
+    struct provider_call call = embed_call();
+    call.dimensions = 768;
+#define PART(text)                                                                                 \
+    "{\"model\":\"models/gemini-embedding-001\",\"content\":{\"parts\":[{\"text\":" text           \
+    "}]},\"outputDimensionality\":768}"
+    check_request("gemini", &call, MODELS_URL "/gemini-embedding-001:batchEmbedContents", HEADERS,
+                  "{\"requests\":[" PART("\"first\"") "," PART("\"sec\\\"ond\"") "]}");
+}
+
+static void vectors_come_in_the_order_of_the_texts(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        body_of("gemini", PROVIDER_EMBED, 2,
+                "{ \"embeddings\": [ {\"values\": [ 0.6, -0.8 ]},\n{\"values\":[1, 0.0]}],"
+                "\"usageMetadata\":{\"promptTokenCount\":9}}");
+    assert_success(&reply, "[[0.6,-0.8],[1,0.0]]");
+    assert_int_equal(reply.prompt_tokens, 9);
+    assert_int_equal(reply.output_tokens, 0);
+    provider_reply_release(&reply);
+}
+
+static void vectors_that_were_cut_have_unit_length_again(void **state)
+{
+    (void)state;
+    struct provider_reply reply = body_of(
+        "gemini", PROVIDER_EMBED, 2, "{\"embeddings\":[{\"values\":[3,-4]},{\"values\":[0,0]}]}");
+    assert_success(&reply, "[[0.6,-0.8],[0,0]]");
+    provider_reply_release(&reply);
+}
+
+static void vectors_that_do_not_match_the_texts_are_bad_response(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = {
+        "{\"embeddings\":[{\"values\":[1,2]}]}",
+        "{\"embeddings\":[{\"values\":[1,2]},{\"values\":[1,2]},{\"values\":[1,2]}]}",
+        "{\"embeddings\":[{\"values\":[1,2]},{\"values\":[1]}]}",
+        "{\"embeddings\":[{\"values\":[1,2]},{\"values\":[]}]}",
+        "{\"embeddings\":[{\"values\":[1,2]},{\"values\":[1,\"2\"]}]}",
+        "{\"embeddings\":[{\"values\":[1,2]},{\"values\":[1,1e999]}]}",
+        "{\"embeddings\":[{\"values\":[1,2]},{\"values\":[1,1e300]},{\"values\":[1,1]}]}",
+        "{\"embeddings\":[{\"values\":[1,2]},null]}",
+        "{\"embeddings\":{\"values\":[1,2]}}",
+        "{\"embedding\":{\"values\":[1,2]}}",
+        "{}",
+        "[]",
+        "",
+        "<html>",
+    };
+    for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
+        struct provider_reply reply = body_of("gemini", PROVIDER_EMBED, 2, bodies[i]);
+        assert_error(&reply, CLASS_BAD_RESPONSE);
+        assert_int_equal(reply.text.len, 0);
+        provider_reply_release(&reply);
+    }
+    struct provider_reply reply = body_of("gemini", PROVIDER_EMBED, 2, "[" UNAVAILABLE "]");
+    assert_error(&reply, CLASS_OVERLOADED);
+    provider_reply_release(&reply);
+}
+
+static void empty_text_is_refused_before_it_is_sent(void **state)
+{
+    (void)state;
+    struct err err;
+    struct provider_call call = embed_call();
+    call.inputs = (const char *const[]){"a", ""};
+    assert_int_equal(build_error("gemini", &call, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "text 2 of 2 is empty"));
+    call.n_inputs = 0;
+    assert_int_equal(build_error("gemini", &call, &err), -EINVAL);
+}
+
+static void finish_message_is_told(void **state)
+{
+    (void)state;
+    struct provider_reply reply = stream(
+        "gemini", FIRST "data: {\"candidates\":[{\"finishReason\":\"MALFORMED_FUNCTION_CALL\","
+                        "\"finishMessage\":\"no such tool\"}]}\n\n");
+    assert_error(&reply, CLASS_BAD_RESPONSE);
+    assert_non_null(strstr(reply.error_text, "MALFORMED_FUNCTION_CALL: no such tool"));
+    provider_reply_release(&reply);
+    reply = body("gemini", "{\"candidates\":[{\"finishReason\":\"RECITATION\","
+                           "\"finishMessage\":\"see citation\"}]}");
+    assert_error(&reply, CLASS_REFUSED);
+    assert_int_equal(reply.finish, FINISH_FILTERED);
+    assert_non_null(strstr(reply.error_text, "see citation"));
+    provider_reply_release(&reply);
+    reply = stream("gemini", FIRST "data: {\"candidates\":[{\"finishReason\":\"STOP\","
+                                   "\"finishMessage\":\"fine\"}]}\n\n");
+    assert_success(&reply, "2, 3");
+    provider_reply_release(&reply);
+}
+
+static void thoughts_that_eat_the_output_limit_say_so(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        stream("gemini", "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"hm\","
+                         "\"thought\":true}]},\"finishReason\":\"MAX_TOKENS\"}]}\n\n");
+    assert_error(&reply, CLASS_BAD_REQUEST);
+    assert_non_null(strstr(reply.error_text, "max_tokens"));
+    provider_reply_release(&reply);
+}
+
+static void structured_output_arrives_as_text(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        body("gemini", "{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"{\\\"label\\\":\"},"
+                       "{\"text\":\"1}\"}]},\"finishReason\":\"STOP\"}]}");
+    assert_success(&reply, "{\"label\":1}");
+    provider_reply_release(&reply);
+}
+
+static void every_split_of_a_stream_gives_the_same(void **state)
+{
+    (void)state;
+    check_every_split("gemini", FIRST LAST);
+    check_every_split("gemini", FIRST UNAVAILABLE "\n");
+    check_every_split("gemini", "[" UNAVAILABLE "\n]\r\n");
+    check_every_split("gemini", "[{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"2\"}]}}]}\n"
+                                ",\r\n{\"candidates\":[{\"finishReason\":\"STOP\"}]}\n]\n");
 }
 
 static void nulls_and_wrong_types_never_crash(void **state)
@@ -340,6 +600,10 @@ static void nulls_and_wrong_types_never_crash(void **state)
         wrong_types("gemini", documents[i], true);
         wrong_types("gemini", documents[i], false);
     }
+    wrong_types_of("gemini", PROVIDER_LIST, "{\"models\":[{\"name\":\"models/a\"}]}");
+    wrong_types_of("gemini", PROVIDER_EMBED,
+                   "{\"embeddings\":[{\"values\":[1,2]},{\"values\":[3,4]}],"
+                   "\"usageMetadata\":{\"promptTokenCount\":1},\"error\":null}");
 }
 
 static void memory_that_runs_out_is_an_error(void **state)
@@ -377,6 +641,21 @@ int main(void)
         cmocka_unit_test(plain_request_goes_to_generate_content),
         cmocka_unit_test(model_is_encoded_in_the_path),
         cmocka_unit_test(models_are_listed_without_their_prefix),
+        cmocka_unit_test(list_that_is_none_is_an_error),
+        cmocka_unit_test(stop_strings_and_seed_are_sent),
+        cmocka_unit_test(images_are_inline_or_by_their_address),
+        cmocka_unit_test(effort_is_a_level_or_a_budget_by_the_models_name),
+        cmocka_unit_test(model_without_system_prompt_gets_it_before_the_prompt),
+        cmocka_unit_test(headers_of_the_provider_are_sent),
+        cmocka_unit_test(texts_are_embedded_in_a_batch_that_names_the_model_in_each),
+        cmocka_unit_test(vectors_come_in_the_order_of_the_texts),
+        cmocka_unit_test(vectors_that_were_cut_have_unit_length_again),
+        cmocka_unit_test(vectors_that_do_not_match_the_texts_are_bad_response),
+        cmocka_unit_test(empty_text_is_refused_before_it_is_sent),
+        cmocka_unit_test(finish_message_is_told),
+        cmocka_unit_test(thoughts_that_eat_the_output_limit_say_so),
+        cmocka_unit_test(structured_output_arrives_as_text),
+        cmocka_unit_test(every_split_of_a_stream_gives_the_same),
         cmocka_unit_test(nulls_and_wrong_types_never_crash),
         cmocka_unit_test(memory_that_runs_out_is_an_error),
     };

@@ -255,23 +255,288 @@ static void num_ctx_is_the_models_context_in_every_call(void **state)
     provider_request_release(&request);
 }
 
+#define CHAT_URL "http://127.0.0.1:11434/api/chat"
+#define HEADERS "Content-Type: application/json\nAuthorization: Bearer " KEY "\n"
+#define HI "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],"
+#define REST "\"truncate\":false,\"stream\":true,\"options\":{}"
+
 static void models_are_listed(void **state)
 {
     (void)state;
-    const struct provider *provider = provider_find("ollama");
     struct provider_call call = plain_call();
-    struct provider_request request = {0};
-    struct buf names = {0};
-    struct err err;
+    call.kind = PROVIDER_LIST;
     call.key = NULL;
-    assert_int_equal(provider->list(provider, &call, &request, &err), 0);
+    struct provider_request request = build("ollama", &call);
     assert_string_equal(request.url.data, "http://127.0.0.1:11434/api/tags");
-    static const char answer[] = "{\"models\":[{\"name\":\"qwen3:8b\",\"model\":\"qwen3:8b\"}]}";
-    assert_int_equal(provider->list_parse(provider, answer, sizeof answer - 1, &names), 0);
-    assert_string_equal(names.data, "qwen3:8b\n");
-    assert_int_equal(provider->list_parse(provider, "{\"models\":null}", 15, &names), 0);
-    buf_release(&names);
+    assert_int_equal(request.body.len, 0);
     provider_request_release(&request);
+    struct provider_reply reply =
+        body_of("ollama", PROVIDER_LIST, 0,
+                "{\"models\":[{\"name\":\"qwen3:8b\",\"model\":\"qwen3:8b\"}]}");
+    assert_success(&reply, "qwen3:8b\n");
+    provider_reply_release(&reply);
+    reply = body_of("ollama", PROVIDER_LIST, 0, "{\"models\":null}"); /* Go's empty list */
+    assert_success(&reply, "");
+    provider_reply_release(&reply);
+    reply = body_of("ollama", PROVIDER_LIST, 0, "Ollama is running");
+    assert_error(&reply, CLASS_BAD_RESPONSE);
+    provider_reply_release(&reply);
+}
+
+static void seed_and_stop_strings_are_options(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    call.stop = (const char *const[]){"END"};
+    call.n_stop = 1;
+    call.has_seed = true;
+    call.seed = 7;
+    check_request("ollama", &call, CHAT_URL, HEADERS,
+                  HI "\"truncate\":false,\"stream\":true,\"options\":{\"seed\":7,"
+                     "\"stop\":[\"END\"]}}");
+}
+
+static void keep_alive_without_a_unit_is_a_number(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *json;
+    } cases[] = {
+        {"300", "300"},         {"-1", "-1"},         {"0", "0"},
+        {"10m", "\"10m\""},     {"300s", "\"300s\""}, {"-1s", "\"-1s\""},
+        {"1h30m", "\"1h30m\""}, {"1.5h", "\"1.5h\""}, {"500ms", "\"500ms\""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct provider_call call = plain_call();
+        struct buf expected = {0};
+        call.keep_alive = cases[i].text;
+        buf_printf(&expected, HI REST ",\"keep_alive\":%s}", cases[i].json);
+        check_request("ollama", &call, CHAT_URL, HEADERS, expected.data);
+        buf_release(&expected);
+    }
+    static const char *const bad[] = {
+        "10 m", "m", "soon", "1x", "-", "10m5", "99999999999999999999"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct provider_call call = plain_call();
+        struct err err;
+        call.keep_alive = bad[i];
+        assert_int_equal(build_error("ollama", &call, &err), -EINVAL);
+        assert_non_null(strstr(err.text, "keep_alive"));
+    }
+}
+
+static void effort_is_on_or_off_and_a_level_only_for_gpt_oss(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *model, *effort, *think; /* "": not sent */
+    } cases[] = {
+        {"qwen3:8b", "low", ",\"think\":true"},
+        {"qwen3:8b", "none", ",\"think\":false"},
+        {"qwen3:8b", "", ""},
+        {"qwen3:8b", NULL, ""},
+        {"gpt-oss:20b", "minimal", ",\"think\":\"low\""},
+        {"gpt-oss:20b", "medium", ",\"think\":\"medium\""},
+        {"hf.co/x/gpt-oss:20b", "max", ",\"think\":\"high\""},
+        {"gpt-oss:20b", "none", ",\"think\":\"low\""}, /* it knows no off */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct provider_call call = plain_call();
+        struct buf expected = {0};
+        call.model = cases[i].model;
+        call.effort = cases[i].effort;
+        buf_printf(&expected,
+                   "{\"model\":\"%s\",\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]," REST
+                   "%s}",
+                   call.model, cases[i].think);
+        check_request("ollama", &call, CHAT_URL, HEADERS, expected.data);
+        buf_release(&expected);
+    }
+}
+
+static void images_are_base64_and_never_an_address(void **state)
+{
+    (void)state;
+    struct provider_image images[] = {
+        {.url = "", .media_type = "image/png", .data = "aGk="},
+        {.url = "", .media_type = "image/png", .data = "eW8="},
+    };
+    struct provider_call call = plain_call();
+    struct err err;
+    call.images = images;
+    call.n_images = 2;
+    check_request("ollama", &call, CHAT_URL, HEADERS,
+                  "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"Hi\","
+                  "\"images\":[\"aGk=\",\"eW8=\"]}]," REST "}");
+    images[1].url = "https://h/a.png";
+    assert_int_equal(build_error("ollama", &call, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "https://h/a.png"));
+    assert_non_null(strstr(err.text, "file"));
+}
+
+static void prompt_is_never_cut_without_a_word(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    struct provider_request request = build("ollama", &call);
+    assert_non_null(strstr(request.body.data, "\"truncate\":false"));
+    provider_request_release(&request);
+    struct provider_reply reply =
+        failure("ollama", 400, NULL, "{\"error\":\"the input length exceeds the context length\"}");
+    assert_error(&reply, CLASS_CONTEXT_TOO_LONG);
+}
+
+static void runner_options_are_the_same_whatever_is_asked(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    call.context = 8192;
+    call.max_tokens = 100;
+    call.temperature = 0.5;
+    call.effort = "low";
+    struct provider_request chat = build("ollama", &call);
+    call.kind = PROVIDER_EMBED;
+    call.inputs = (const char *const[]){"a"};
+    call.n_inputs = 1;
+    struct provider_request embed = build("ollama", &call);
+    assert_non_null(strstr(chat.body.data, "\"num_ctx\":8192"));
+    assert_non_null(strstr(embed.body.data, "\"num_ctx\":8192"));
+    static const char *const others[] = {"num_gpu", "num_batch", "main_gpu", "shift"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        assert_null(strstr(chat.body.data, others[i]));
+        assert_null(strstr(embed.body.data, others[i]));
+    }
+    provider_request_release(&chat);
+    provider_request_release(&embed);
+}
+
+static void model_that_is_not_there_tells_how_to_get_it(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = {
+        "{\"error\":\"model \\\"qwen3:8b\\\" not found, try pulling it first\"}",
+        "{\"error\":\"model 'qwen3:8b' not found\"}",
+    };
+    for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
+        struct provider_reply reply = failure("ollama", 404, NULL, bodies[i]);
+        assert_error(&reply, CLASS_BAD_REQUEST);
+        assert_non_null(strstr(reply.error_text, "`ollama pull qwen3:8b`"));
+        reply = stream("ollama", bodies[i]);
+        assert_error(&reply, CLASS_BAD_REQUEST);
+        assert_non_null(strstr(reply.error_text, "`ollama pull qwen3:8b`"));
+        provider_reply_release(&reply);
+    }
+    static const char *const others[] = {"{\"error\":\"model \\\"x not found\"}",
+                                         "{\"error\":\"model not found\"}", "{\"error\":1}",
+                                         "404 page not found"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        struct provider_reply reply = failure("ollama", 404, NULL, others[i]);
+        assert_error(&reply, CLASS_BAD_REQUEST);
+        assert_null(strstr(reply.error_text, "ollama pull"));
+    }
+}
+
+static void cloud_model_is_another_than_a_local_one(void **state)
+{
+    (void)state;
+#define REMOTE(model)                                                                              \
+    "{\"model\":\"" model "\",\"remote_model\":\"gpt-oss:120b\",\"remote_host\":"                  \
+    "\"https://ollama.com:443\",\"message\":{\"content\":\"x\"},\"done\":true}"
+    struct provider_reply reply = body("ollama", REMOTE("gpt-oss:120b-cloud"));
+    assert_success(&reply, "x");
+    assert_string_equal(reply.model, "gpt-oss:120b-cloud");
+    provider_reply_release(&reply);
+    reply = body("ollama", REMOTE("mine"));
+    assert_success(&reply, "x");
+    assert_string_equal(reply.model, "gpt-oss:120b at https://ollama.com:443");
+    provider_reply_release(&reply);
+}
+
+static void model_without_system_prompt_gets_it_before_the_prompt(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    call.system = "Be terse.";
+    call.no_system = true;
+    check_request("ollama", &call, CHAT_URL, HEADERS,
+                  "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":"
+                  "\"Be terse.\\n\\nHi\"}]," REST "}");
+}
+
+static void texts_are_embedded_without_being_cut(void **state)
+{
+    (void)state;
+    struct provider_call call = plain_call();
+    struct err err;
+    call.kind = PROVIDER_EMBED;
+    call.inputs = (const char *const[]){"first", "sec\"ond"};
+    call.n_inputs = 2;
+    call.dimensions = 512;
+    call.keep_alive = "5m";
+    check_request("ollama", &call, "http://127.0.0.1:11434/api/embed", HEADERS,
+                  "{\"model\":\"m\",\"input\":[\"first\",\"sec\\\"ond\"],\"dimensions\":512,"
+                  "\"truncate\":false,\"options\":{},\"keep_alive\":\"5m\"}");
+    call.inputs = (const char *const[]){"", "b"};
+    assert_int_equal(build_error("ollama", &call, &err), -EINVAL);
+    assert_non_null(strstr(err.text, "text 1 of 2 is empty"));
+}
+
+static void vectors_come_in_the_order_of_the_texts(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        body_of("ollama", PROVIDER_EMBED, 2,
+                "{\"model\":\"nomic-embed-text\",\"embeddings\":[[0.01, -0.02],[0.03,4e-2]],"
+                "\"total_duration\":14000000,\"load_duration\":1000000,\"prompt_eval_count\":8}");
+    assert_success(&reply, "[[0.01,-0.02],[0.03,4e-2]]");
+    assert_string_equal(reply.model, "nomic-embed-text");
+    assert_int_equal(reply.prompt_tokens, 8);
+    assert_int_equal(reply.output_tokens, 0);
+    assert_true(reply.load_ms > 0.999 && reply.load_ms < 1.001);
+    provider_reply_release(&reply);
+}
+
+static void vectors_that_do_not_match_the_texts_are_bad_response(void **state)
+{
+    (void)state;
+    static const char *const bodies[] = {
+        "{\"embeddings\":[[1,2]]}",
+        "{\"embeddings\":[[1,2],[1]]}",
+        "{\"embeddings\":[[1,2],[1,null]]}",
+        "{\"embeddings\":[[1,2],3]}",
+        "{\"embeddings\":[]}",
+        "{\"embeddings\":null}",
+        "{\"embedding\":[1,2]}",
+        "{}",
+        "",
+    };
+    for (size_t i = 0; i < sizeof bodies / sizeof *bodies; i++) {
+        struct provider_reply reply = body_of("ollama", PROVIDER_EMBED, 2, bodies[i]);
+        assert_error(&reply, CLASS_BAD_RESPONSE);
+        assert_int_equal(reply.text.len, 0);
+        provider_reply_release(&reply);
+    }
+}
+
+static void thinking_that_eats_the_output_limit_says_so(void **state)
+{
+    (void)state;
+    struct provider_reply reply = stream(
+        "ollama", "{\"message\":{\"content\":\"\",\"thinking\":\"hm\"},\"done\":false}\n" DONE_WITH(
+                      ",\"done_reason\":\"length\""));
+    assert_error(&reply, CLASS_BAD_REQUEST);
+    assert_non_null(strstr(reply.error_text, "max_tokens"));
+    provider_reply_release(&reply);
+}
+
+static void every_split_of_a_stream_gives_the_same(void **state)
+{
+    (void)state;
+    check_every_split("ollama", LINE("4") LINE(" C") DONE);
+    check_every_split("ollama", LINE("Gr\xc3\xbc\xc3\x9f"
+                                     "e \\u00fc \\ud83c\\udf89") DONE);
+    check_every_split("ollama", LINE("4") "{\"error\":\"x\"}\r\n");
+    check_every_split("ollama", "{\"message\":{\"thinking\":\"hm\"},\"done\":false}\n\n" DONE);
 }
 
 static void nulls_and_wrong_types_never_crash(void **state)
@@ -282,6 +547,10 @@ static void nulls_and_wrong_types_never_crash(void **state)
         "[{\"function\":{}}]},\"done\":true,\"done_reason\":\"stop\"" METRICS ",\"error\":null}";
     wrong_types("ollama", document, true);
     wrong_types("ollama", document, false);
+    wrong_types_of("ollama", PROVIDER_LIST, "{\"models\":[{\"name\":\"a\"}]}");
+    wrong_types_of("ollama", PROVIDER_EMBED,
+                   "{\"model\":\"m\",\"remote_host\":\"h\",\"remote_model\":\"r\","
+                   "\"embeddings\":[[1,2],[3,4]],\"load_duration\":1,\"prompt_eval_count\":2}");
 }
 
 static void memory_that_runs_out_is_an_error(void **state)
@@ -310,6 +579,20 @@ int main(void)
         cmocka_unit_test(plain_request_says_stream_false_because_the_default_is_true),
         cmocka_unit_test(num_ctx_is_the_models_context_in_every_call),
         cmocka_unit_test(models_are_listed),
+        cmocka_unit_test(seed_and_stop_strings_are_options),
+        cmocka_unit_test(keep_alive_without_a_unit_is_a_number),
+        cmocka_unit_test(effort_is_on_or_off_and_a_level_only_for_gpt_oss),
+        cmocka_unit_test(images_are_base64_and_never_an_address),
+        cmocka_unit_test(prompt_is_never_cut_without_a_word),
+        cmocka_unit_test(runner_options_are_the_same_whatever_is_asked),
+        cmocka_unit_test(model_that_is_not_there_tells_how_to_get_it),
+        cmocka_unit_test(cloud_model_is_another_than_a_local_one),
+        cmocka_unit_test(model_without_system_prompt_gets_it_before_the_prompt),
+        cmocka_unit_test(texts_are_embedded_without_being_cut),
+        cmocka_unit_test(vectors_come_in_the_order_of_the_texts),
+        cmocka_unit_test(vectors_that_do_not_match_the_texts_are_bad_response),
+        cmocka_unit_test(thinking_that_eats_the_output_limit_says_so),
+        cmocka_unit_test(every_split_of_a_stream_gives_the_same),
         cmocka_unit_test(nulls_and_wrong_types_never_crash),
         cmocka_unit_test(memory_that_runs_out_is_an_error),
     };
