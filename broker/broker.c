@@ -16,6 +16,7 @@
 #define ROUTER_MAX_BYTES (1024 * 1024) /* the largest message to a broker has 256 arms */
 #define XPUB_MAX_BYTES 4096            /* subscriptions */
 #define TOPICS_DELAY_MS 1
+#define DISPATCHES_MAX 16384 /* remembered, until a worker that declines one must have done so */
 
 /* --- what offers.c decides ---------------------------------------------------------------- */
 
@@ -23,28 +24,47 @@ static bool dispatch(void *ctx, const struct offer_view *offer, struct worker *w
                      const char *arm)
 {
     struct broker *broker = ctx;
-    struct message dispatched = {
-        .type = MESSAGE_dispatch,
-        .trace = offer->trace,
-        .dispatch = {.task = offer->task, .sub = offer->sub, .shard = offer->shard, .arm = arm}};
+    struct message dispatched = {.type = MESSAGE_dispatch,
+                                 .trace = offer->trace,
+                                 .dispatch = {.task = offer->task,
+                                              .sub = offer->sub,
+                                              .shard = offer->shard,
+                                              .arm = arm,
+                                              .hedge = offer->hedge}};
     if (worker->member == NULL || !broker_send(broker, worker->member, &dispatched))
         return false;
     broker->dispatched++;
-    struct message taken = {
-        .type = MESSAGE_taken,
-        .trace = offer->trace,
-        .taken = {.task = offer->task, .sub = offer->sub, .arm = arm, .worker = worker->name}};
+    dispatches_add(broker->dispatches,
+                   &(struct dispatch_key){.task = offer->task,
+                                          .sub = offer->sub,
+                                          .arm = arm,
+                                          .hedge = offer->hedge,
+                                          .worker = worker},
+                   offer->owner);
+    struct message taken = {.type = MESSAGE_taken,
+                            .trace = offer->trace,
+                            .taken = {.task = offer->task,
+                                      .sub = offer->sub,
+                                      .arm = arm,
+                                      .worker = worker->name,
+                                      .hedge = offer->hedge}};
     broker_send(broker, offer->owner, &taken);
     return true;
 }
 
-static void unserved(void *ctx, const struct offer_view *offer)
+/* The orchestrator knows better than we what to start when nobody serves it: no reason then. */
+static void unserved(void *ctx, const struct offer_view *offer, const char *paused)
 {
-    struct message message = {.type = MESSAGE_unserved,
-                              .trace = offer->trace,
-                              .unserved = {.task = offer->task,
-                                           .sub = offer->sub,
-                                           .reason = "no connected worker serves any of its arms"}};
+    char reason[PAUSED_MAX + 32] = "";
+    const char *why = paused != NULL ? strstr(paused, ": ") : NULL;
+    if (why != NULL)
+        snprintf(reason, sizeof reason, "%.*s is paused: %s", (int)(why - paused), paused, why + 2);
+    else if (paused != NULL)
+        snprintf(reason, sizeof reason, "%s is paused", paused);
+    struct message message = {
+        .type = MESSAGE_unserved,
+        .trace = offer->trace,
+        .unserved = {.task = offer->task, .sub = offer->sub, .reason = reason}};
     broker_send(ctx, offer->owner, &message);
 }
 
@@ -204,6 +224,7 @@ static void broker_free(struct broker *broker)
     loop_timer_free(&broker->due_timer);
     loop_timer_free(&broker->topics_timer);
     offers_free(&broker->offers);
+    dispatches_free(&broker->dispatches);
     members_release(&broker->members);
     registry_release(&broker->registry);
     taps_release(&broker->taps);
@@ -225,6 +246,7 @@ int broker_open(struct broker **ret, uv_loop_t *loop, const struct broker_option
     snprintf(broker->source, sizeof broker->source, "broker/%s", broker->host);
     registry_init(&broker->registry);
     broker->offers = offers_new(&broker->registry, (size_t)max_offers, &hooks, broker);
+    broker->dispatches = dispatches_new(DISPATCHES_MAX);
     broker->beat_timer = loop_timer_new(loop, on_tick, broker);
     broker->due_timer = loop_timer_new(loop, on_due, broker);
     broker->topics_timer = loop_timer_new(loop, on_topics_changed, broker);

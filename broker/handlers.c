@@ -17,12 +17,15 @@ void broker_remove(struct broker *broker, struct member *member, const char *wha
     struct worker *worker = member->worker;
     if (worker == NULL) {
         offers_drop_owner(broker->offers, member);
+        if (member->orchestrator)
+            dispatches_forget(broker->dispatches, member);
         members_remove(&broker->members, member);
         return;
     }
     log_info("worker %s on %s %s: %s", worker->name, worker->host, what, reason);
     broker_tell_worker(broker, worker, what, reason);
     members_remove(&broker->members, member);
+    dispatches_forget(broker->dispatches, worker);
     if (registry_leave(&broker->registry, worker))
         offers_arm_lost(broker->offers, broker->now_ms);
 }
@@ -140,6 +143,32 @@ static void on_beat(struct broker *broker, struct member *member, const struct m
     offers_serve(broker->offers, worker, broker->now_ms);
 }
 
+/* It gives no credit back: the worker grants anew. */
+static void on_decline(struct broker *broker, struct member *member, const struct message *message)
+{
+    struct message decline = {.type = MESSAGE_decline, .trace = message->trace};
+    struct msg_decline *copy = &decline.decline;
+    *copy = message->decline;
+    void *owner;
+    if (!dispatches_take(broker->dispatches,
+                         &(struct dispatch_key){.task = copy->task,
+                                                .sub = copy->sub,
+                                                .arm = copy->arm,
+                                                .hedge = copy->hedge,
+                                                .worker = member->worker},
+                         &owner)) {
+        broker_reject(broker, "a decline of what was not dispatched to the worker");
+        return;
+    }
+    copy->after_ms = copy->after_ms < 0                    ? 0
+                     : copy->after_ms > OFFER_AFTER_MAX_MS ? OFFER_AFTER_MAX_MS
+                                                           : copy->after_ms;
+    if (owner != NULL)
+        broker_send(broker, owner, &decline);
+    else
+        broker_send_orchestrators(broker, &decline);
+}
+
 /* --- orchestrators and tools -------------------------------------------------------------- */
 
 static void on_offer(struct broker *broker, struct member *member, const struct message *message)
@@ -213,6 +242,12 @@ static void send_worker_info(struct broker *broker, struct member *to, const str
                         .gpu_memory_used = worker->gpu_memory_used,
                         .gpu_memory_total = worker->gpu_memory_total,
                         .gpu_utilization = worker->gpu_utilization,
+                        .gpu_temperature = worker->gpu_temperature,
+                        .gpu_power_mw = worker->gpu_power_mw,
+                        .states = worker->states,
+                        .n_states = worker->states != NULL ? worker->n_arms : 0,
+                        .paused = (const char **)worker->paused,
+                        .n_paused = worker->n_paused,
                         .idle_ms = broker->now_ms - member->heard_ms},
     };
     broker_send(broker, to, &info);
@@ -257,7 +292,8 @@ static const struct {
     [MESSAGE_credit] = {FROM_WORKER, on_credit},     [MESSAGE_beat] = {FROM_MEMBER, on_beat},
     [MESSAGE_bye] = {FROM_MEMBER, on_bye},           [MESSAGE_offer] = {FROM_CLIENT, on_offer},
     [MESSAGE_withdraw] = {FROM_CLIENT, on_withdraw}, [MESSAGE_cancel] = {FROM_CLIENT, on_cancel},
-    [MESSAGE_drain] = {FROM_CLIENT, on_drain},       [MESSAGE_status] = {FROM_CLIENT, on_status},
+    [MESSAGE_decline] = {FROM_WORKER, on_decline},   [MESSAGE_drain] = {FROM_CLIENT, on_drain},
+    [MESSAGE_status] = {FROM_CLIENT, on_status},
 };
 
 static bool may_say(const struct member *member, enum speaker speaker)

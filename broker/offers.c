@@ -31,7 +31,7 @@ struct offer {
     struct task_group *group;
     LIST_ENTRY(offer) in_group;
     UT_hash_handle hh; /* by key */
-    char *text;        /* key: task NUL sub; then NUL trace NUL. Behind the entries */
+    char *text;        /* key, see make_key(); then trace NUL. Behind the entries */
     size_t key_len;
     size_t n_entries;
     struct entry entries[];
@@ -48,13 +48,15 @@ struct offers {
     struct heap due;
 };
 
-/* Higher priority first, then older. */
+/* Higher priority first, then first attempts, then older. */
 static bool entry_before(const void *a, const void *b)
 {
     const struct offer *left = ((const struct entry *)a)->offer;
     const struct offer *right = ((const struct entry *)b)->offer;
     if (left->priority != right->priority)
         return left->priority > right->priority;
+    if (left->view.hedge != right->view.hedge)
+        return right->view.hedge;
     return left->order < right->order;
 }
 
@@ -90,23 +92,31 @@ int64_t offers_due_ms(const struct offers *offers)
 
 /* --- keeping ------------------------------------------------------------------------------ */
 
-/* Writes task NUL sub; the buffer has room for both limits. Returns its length. */
+/* Writes task NUL sub NUL, and whether it is a hedge; the buffer has room for the ids' limits.
+ * Returns its length. */
 #define KEY_MAX 256
-static size_t make_key(char *key, const char *task, const char *sub)
+static size_t make_key(char *key, const char *task, const char *sub, bool hedge)
 {
-    size_t task_len = strlen(task) + 1, sub_len = strlen(sub);
+    size_t task_len = strlen(task) + 1, sub_len = strlen(sub) + 1;
     memcpy(key, task, task_len);
-    memcpy(key + task_len, sub, sub_len + 1);
-    return task_len + sub_len;
+    memcpy(key + task_len, sub, sub_len);
+    key[task_len + sub_len] = hedge ? 'h' : '-';
+    return task_len + sub_len + 1;
 }
 
-static struct offer *find(const struct offers *offers, const char *task, const char *sub)
+static bool key_fits(const char *task, const char *sub)
+{
+    return strlen(task) + strlen(sub) + 3 <= KEY_MAX;
+}
+
+static struct offer *find(const struct offers *offers, const char *task, const char *sub,
+                          bool hedge)
 {
     char key[KEY_MAX];
     struct offer *offer;
-    if (strlen(task) + strlen(sub) + 2 > sizeof key)
+    if (!key_fits(task, sub))
         return NULL;
-    size_t len = make_key(key, task, sub);
+    size_t len = make_key(key, task, sub, hedge);
     HASH_FIND(hh, offers->by_key, key, len, offer);
     return offer;
 }
@@ -159,10 +169,10 @@ static struct offer *offer_make(struct offers *offers, const struct msg_offer *p
                                 const char *trace)
 {
     size_t entries = put->n_arms * sizeof(struct entry);
-    size_t key_room = strlen(put->task) + strlen(put->sub) + 2, trace_room = strlen(trace) + 1;
+    size_t key_room = strlen(put->task) + strlen(put->sub) + 3, trace_room = strlen(trace) + 1;
     struct offer *offer = mem_must_zalloc(sizeof *offer + entries + key_room + trace_room);
     offer->text = (char *)offer + sizeof *offer + entries;
-    offer->key_len = make_key(offer->text, put->task, put->sub);
+    offer->key_len = make_key(offer->text, put->task, put->sub, put->hedge);
     memcpy(offer->text + key_room, trace, trace_room);
     offer->view.task = offer->text;
     offer->view.sub = offer->text + strlen(put->task) + 1;
@@ -223,10 +233,31 @@ static bool dispatch_at(struct offers *offers, const struct offer_view *view, co
 
 static void tell_unserved(struct offers *offers, struct offer *offer)
 {
-    if (offer->told)
+    const char *paused = NULL;
+    if (offer->told || offer->view.hedge)
         return;
     offer->told = true;
-    offers->hooks->unserved(offers->ctx, &offer->view);
+    for (size_t i = 0; i < offer->n_entries && paused == NULL; i++)
+        paused = registry_paused(offers->registry, offer->entries[i].arm->name);
+    offers->hooks->unserved(offers->ctx, &offer->view, paused);
+}
+
+/* Goes through the entries of an offer in order and says which may be used. */
+struct turns {
+    int64_t waited_ms; /* since the offer */
+    bool begun;        /* an entry that may be used at once has come */
+    bool held;         /* and of those from there on, a worker serves one */
+    bool served;       /* a worker serves any entry */
+};
+
+static bool may_use(struct turns *turns, const struct arm *arm, int64_t after_ms)
+{
+    bool usable = after_ms <= turns->waited_ms || (turns->begun && !turns->held);
+    bool serving = arm != NULL && arm->n_serving > 0;
+    turns->begun |= after_ms == 0;
+    turns->held |= turns->begun && serving;
+    turns->served |= serving;
+    return usable;
 }
 
 /* Dispatches the offer through the first entry that can, or queues it at every usable one and
@@ -234,11 +265,10 @@ static void tell_unserved(struct offers *offers, struct offer *offer)
 static bool advance(struct offers *offers, struct offer *offer, int64_t now_ms)
 {
     int64_t next = INT64_MAX;
-    bool served = false; /* some entry so far has a worker */
+    struct turns turns = {.waited_ms = now_ms - offer->since_ms};
     for (size_t i = 0; i < offer->n_entries; i++) {
         struct entry *entry = &offer->entries[i];
-        bool usable = offer->since_ms + entry->after_ms <= now_ms || (i > 0 && !served);
-        served |= entry->arm->n_serving > 0;
+        bool usable = may_use(&turns, entry->arm, entry->after_ms);
         if (entry->place != 0)
             continue; /* it waits there, so nobody there has credit */
         if (usable && dispatch_at(offers, &offer->view, entry->arm, now_ms)) {
@@ -256,7 +286,7 @@ static bool advance(struct offers *offers, struct offer *offer, int64_t now_ms)
         if (next != INT64_MAX)
             heap_insert(&offers->due, offer);
     }
-    if (!served)
+    if (!turns.served)
         tell_unserved(offers, offer);
     return false;
 }
@@ -265,15 +295,11 @@ static bool advance(struct offers *offers, struct offer *offer, int64_t now_ms)
 static bool dispatch_now(struct offers *offers, const struct msg_offer *put,
                          const struct offer_view *view, int64_t since_ms, int64_t now_ms)
 {
-    bool served = false;
+    struct turns turns = {.waited_ms = now_ms - since_ms};
     for (size_t i = 0; i < put->n_arms; i++) {
         const struct arm *arm = registry_find(offers->registry, put->arms[i]);
         int64_t after = i < put->n_after_ms ? put->after_ms[i] : 0;
-        bool usable = since_ms + after <= now_ms || (i > 0 && !served);
-        if (arm == NULL)
-            continue;
-        served |= arm->n_serving > 0;
-        if (usable && dispatch_at(offers, view, arm, now_ms))
+        if (may_use(&turns, arm, after) && arm != NULL && dispatch_at(offers, view, arm, now_ms))
             return true;
     }
     return false;
@@ -285,7 +311,7 @@ static bool offer_valid(const struct msg_offer *put)
 {
     if (put->task[0] == '\0' || put->sub[0] == '\0' || put->n_arms == 0 ||
         put->n_arms > OFFER_MAX_ARMS || put->n_after_ms > put->n_arms || put->shard < 0 ||
-        put->shard >= SHARD_COUNT || strlen(put->task) + strlen(put->sub) + 2 > KEY_MAX)
+        put->shard >= SHARD_COUNT || !key_fits(put->task, put->sub))
         return false;
     for (size_t i = 0; i < put->n_arms; i++)
         if (put->arms[i][0] == '\0' || strlen(put->arms[i]) > ARM_NAME_MAX)
@@ -315,6 +341,7 @@ static int keep(struct offers *offers, const struct msg_offer *put, const struct
         return -ENOSPC;
     offer->view.shard = view->shard;
     offer->view.owner = view->owner;
+    offer->view.hedge = view->hedge;
     offer->priority = put->priority;
     offer->order = order;
     offer->since_ms = since_ms;
@@ -333,10 +360,11 @@ int offers_put(struct offers *offers, const struct msg_offer *put, const char *t
                               .sub = put->sub,
                               .trace = trace != NULL ? trace : "",
                               .shard = put->shard,
-                              .owner = owner};
+                              .owner = owner,
+                              .hedge = put->hedge};
     int64_t since_ms = now_ms;
     uint64_t order = 0;
-    struct offer *old = find(offers, put->task, put->sub);
+    struct offer *old = find(offers, put->task, put->sub, put->hedge);
     if (old != NULL) {
         order = old->order;
         if (same_arms(old, put))
@@ -355,10 +383,15 @@ int offers_put(struct offers *offers, const struct msg_offer *put, const char *t
 size_t offers_withdraw(struct offers *offers, const char *task, const char *sub)
 {
     if (sub[0] != '\0') {
-        struct offer *offer = find(offers, task, sub);
-        if (offer != NULL)
+        size_t found = 0;
+        for (int hedge = 0; hedge < 2; hedge++) {
+            struct offer *offer = find(offers, task, sub, hedge != 0);
+            if (offer == NULL)
+                continue;
             forget(offers, offer);
-        return offer != NULL;
+            found++;
+        }
+        return found;
     }
     struct task_group *group;
     HASH_FIND_STR(offers->groups, task, group);

@@ -1,9 +1,12 @@
 /* The offers that wait for a worker, and who gets them.
  *
  * An offer names arms in order of preference. Entry i may be used once its after_ms has passed
- * since the offer, and at once when no worker serves any earlier entry. An offer goes to the least
- * loaded worker with credit of its first usable entry; without one it waits at all its usable
- * arms. A worker with credit gets what waits at its arms by priority, then by age.
+ * since the offer. Behind the first entry that may be used at once (after_ms 0) it only waits for
+ * those from there on: when no worker serves any of them, it may be used at once too. In front of
+ * it, it waits in any case: there stand arms that must not be used before. An offer goes to the
+ * least loaded worker with credit of its first usable entry; without one it waits at all its usable
+ * arms. A worker with credit gets what waits at its arms by priority, first attempts before hedges,
+ * then by age. An offer of a hedge stands beside the one of the same subtask.
  *
  * Invariant between calls: no offer waits at an arm that has a worker with credit. */
 #ifndef BROKER_OFFERS_H
@@ -26,14 +29,17 @@ struct offer_view {
     const char *task, *sub, *trace;
     int64_t shard;
     void *owner;
+    bool hedge;
 };
 
 struct offers_hooks {
     /* Sends it to the worker. False: the worker can't be reached; it is then shut. */
     bool (*dispatch)(void *ctx, const struct offer_view *offer, struct worker *worker,
                      const char *arm);
-    /* No worker serves any of its arms. Called once for each offer put. */
-    void (*unserved)(void *ctx, const struct offer_view *offer);
+    /* No worker serves any of its arms. Called once for each offer put, but not for hedges.
+     * paused: what a worker says of the first of them that it does not serve for now; NULL: none
+     * does. */
+    void (*unserved)(void *ctx, const struct offer_view *offer, const char *paused);
 };
 
 /* The hooks must not call back into offers. registry and hooks are borrowed. */
@@ -41,12 +47,13 @@ struct offers *offers_new(struct registry *registry, size_t max, const struct of
                           void *ctx);
 void offers_free(struct offers **offers);
 
-/* Dispatches the offer or keeps it. One of the same task and subtask is replaced: it keeps its
- * place, and its age when the arms are the same. 0; -ENOBUFS when `max` are held; -EINVAL when it
- * makes no sense; -ENOSPC when it names too many new arms. */
+/* Dispatches the offer or keeps it. One of the same task and subtask, and as much a hedge, is
+ * replaced: it keeps its place, and its age when the arms are the same. 0; -ENOBUFS when `max` are
+ * held; -EINVAL when it makes no sense; -ENOSPC when it names too many new arms. */
 int offers_put(struct offers *offers, const struct msg_offer *offer, const char *trace, void *owner,
                int64_t now_ms);
-/* Forgets the offer; sub "" means all of the task. Returns how many there were. */
+/* Forgets the offer, and that of its hedge; sub "" means all of the task. Returns how many there
+ * were. */
 size_t offers_withdraw(struct offers *offers, const char *task, const char *sub);
 size_t offers_drop_owner(struct offers *offers, const void *owner);
 /* The worker came or has new credit. */

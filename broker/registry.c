@@ -70,6 +70,28 @@ struct service *registry_pick(const struct arm *arm)
     return best;
 }
 
+/* Whether `arm: reason` is of the full arm or the model of that name. */
+static bool is_of(const char *paused, const char *name)
+{
+    const char *reason = strstr(paused, ": ");
+    size_t len = reason != NULL ? (size_t)(reason - paused) : strlen(paused), model = len;
+    while (model > 0 && paused[model] != '@')
+        model--;
+    size_t name_len = strlen(name);
+    return name_len > 0 && (name_len == len || name_len == model) &&
+           memcmp(paused, name, name_len) == 0;
+}
+
+const char *registry_paused(const struct registry *registry, const char *name)
+{
+    const struct worker *worker;
+    TAILQ_FOREACH (worker, &registry->workers, entry)
+        for (size_t i = 0; i < worker->n_paused; i++)
+            if (is_of(worker->paused[i], name))
+                return worker->paused[i];
+    return NULL;
+}
+
 /* --- services ----------------------------------------------------------------------------- */
 
 static bool serves(const struct worker *worker, const struct arm *arm)
@@ -123,6 +145,15 @@ static void set_open(struct worker *worker)
         worker->services[i].arm->n_open += open ? 1 : (size_t)-1;
 }
 
+static void free_texts(char ***texts, size_t *count)
+{
+    for (size_t i = 0; i < *count; i++)
+        free((*texts)[i]);
+    free(*texts);
+    *texts = NULL;
+    *count = 0;
+}
+
 /* True when an arm lost its last worker. */
 static bool leave_services(struct registry *registry, struct worker *worker)
 {
@@ -134,11 +165,7 @@ static bool leave_services(struct registry *registry, struct worker *worker)
     free(worker->services);
     worker->services = NULL;
     worker->n_services = 0;
-    for (size_t i = 0; i < worker->n_arms; i++)
-        free(worker->arms[i]);
-    free(worker->arms);
-    worker->arms = NULL;
-    worker->n_arms = 0;
+    free_texts(&worker->arms, &worker->n_arms);
     return lost;
 }
 
@@ -146,8 +173,8 @@ static bool leave_services(struct registry *registry, struct worker *worker)
 static void enter_services(struct registry *registry, struct worker *worker,
                            const struct msg_ready *ready)
 {
-    worker->services = mem_must_zalloc(2 * ready->n_arms * sizeof *worker->services);
-    worker->arms = mem_must_zalloc(ready->n_arms * sizeof *worker->arms);
+    worker->services = mem_must_zalloc((2 * ready->n_arms + 1) * sizeof *worker->services);
+    worker->arms = mem_must_zalloc((ready->n_arms + 1) * sizeof *worker->arms);
     worker->draining = worker->open = false;
     for (size_t i = 0; i < ready->n_arms; i++) {
         serve_arm(registry, worker, ready->arms[i]);
@@ -173,7 +200,7 @@ static bool name_valid(const char *name)
 
 static bool ready_valid(const struct msg_ready *ready)
 {
-    if (!name_valid(ready->name) || ready->n_arms == 0 || ready->credit < 0 ||
+    if (!name_valid(ready->name) || ready->n_arms + ready->n_paused == 0 || ready->credit < 0 ||
         ready->concurrency < 0 || ready->running < 0)
         return false;
     for (size_t i = 0; i < ready->n_arms; i++)
@@ -198,8 +225,45 @@ static void set_text(char **at, const char *text)
     *at = mem_must_strdup(text);
 }
 
+static const char *state_of(const char *text)
+{
+    static const char *const states[] = {"cold", "loading", "warm"};
+    for (size_t i = 0; i < sizeof states / sizeof *states; i++)
+        if (strcmp(text, states[i]) == 0)
+            return states[i];
+    return "";
+}
+
+/* A copy of at most so many bytes, without a character that this would cut in two. */
+static char *copy_start(const char *text, size_t most)
+{
+    size_t len = strnlen(text, most + 1);
+    if (len > most)
+        for (len = most; len > 0 && ((unsigned char)text[len] & 0xc0) == 0x80;)
+            len--;
+    char *copy = mem_must_zalloc(len + 1);
+    memcpy(copy, text, len);
+    return copy;
+}
+
+static void take_over_arms(struct worker *worker, const struct msg_ready *ready)
+{
+    free(worker->states);
+    worker->states = NULL;
+    if (ready->n_states > 0 && ready->n_states == ready->n_arms) {
+        worker->states = mem_must_zalloc(ready->n_states * sizeof *worker->states);
+        for (size_t i = 0; i < ready->n_states; i++)
+            worker->states[i] = state_of(ready->states[i]);
+    }
+    free_texts(&worker->paused, &worker->n_paused);
+    worker->paused = mem_must_zalloc((ready->n_paused + 1) * sizeof *worker->paused);
+    for (size_t i = 0; i < ready->n_paused; i++)
+        worker->paused[worker->n_paused++] = copy_start(ready->paused[i], PAUSED_MAX);
+}
+
 static void take_over(struct worker *worker, const struct msg_ready *ready)
 {
+    take_over_arms(worker, ready);
     set_text(&worker->name, ready->name);
     set_text(&worker->boot, ready->boot);
     set_text(&worker->host, ready->host);
@@ -220,6 +284,8 @@ static void worker_free(struct worker *worker)
     free(worker->host);
     free(worker->provider);
     free(worker->gpu);
+    free(worker->states);
+    free_texts(&worker->paused, &worker->n_paused);
     free(worker);
 }
 
@@ -294,6 +360,8 @@ void registry_beat(struct worker *worker, const struct msg_beat *beat, int64_t n
     worker->gpu_memory_used = beat->gpu_memory_used;
     worker->gpu_memory_total = beat->gpu_memory_total;
     worker->gpu_utilization = beat->gpu_utilization;
+    worker->gpu_temperature = beat->gpu_temperature;
+    worker->gpu_power_mw = beat->gpu_power_mw;
     /* A beat that was sent before our last dispatches arrived doesn't count them. */
     if (worker->dispatched_ms != 0 && now_ms - worker->dispatched_ms < quiet_ms)
         return;

@@ -17,6 +17,7 @@
 #define REGISTRY_MAX_ARMS 65536
 #define ARM_NAME_MAX 128
 #define WORKER_MAX_CONCURRENCY 1000000
+#define PAUSED_MAX 384 /* bytes of `arm: reason`; the rest is cut off */
 
 struct worker;
 
@@ -44,7 +45,7 @@ struct worker {
     int64_t concurrency; /* 1..WORKER_MAX_CONCURRENCY */
     int64_t credit;      /* 0..concurrency */
     int64_t running;     /* by its last message and what was dispatched since */
-    int64_t gpu_memory_used, gpu_memory_total, gpu_utilization;
+    int64_t gpu_memory_used, gpu_memory_total, gpu_utilization, gpu_temperature, gpu_power_mw;
     int64_t dispatched_ms; /* when it last got something; 0: never */
     bool local;
     bool draining;
@@ -53,6 +54,9 @@ struct worker {
     void *member;  /* borrowed: the caller's connection; NULL: none */
     char **arms;   /* as announced; owned */
     size_t n_arms;
+    const char **states; /* of each arm: cold, loading, warm, or ""; owned, its texts are not */
+    char **paused;       /* `arm: reason`; owned */
+    size_t n_paused;
     struct service *services;
     size_t n_services;
     TAILQ_ENTRY(worker) entry;
@@ -76,7 +80,8 @@ enum registry_change {
 };
 
 /* Enters a worker, or updates the one of the same name and host. 0; -EINVAL when the message makes
- * no sense (no name, no arm, negative figures; names that can't be a topic); -ENOSPC over a limit.
+ * no sense (no name, neither an arm nor a paused one, negative figures; names that can't be a
+ * topic); -ENOSPC over a limit.
  * On failure nothing changed. *ret_lost: an arm may have lost its last worker. */
 int registry_join(struct registry *registry, const struct msg_ready *ready, struct worker **ret,
                   enum registry_change *ret_change, bool *ret_lost);
@@ -102,6 +107,9 @@ struct arm *registry_find(const struct registry *registry, const char *name);
 /* The same, made when missing, with one more reference. NULL: bad name or too many arms. */
 struct arm *registry_hold(struct registry *registry, const char *name);
 void registry_drop(struct registry *registry, struct arm *arm); /* gives a reference back */
+/* What a worker says of an arm of that name, or of a model of that name, that it does not serve for
+ * now: `arm: reason`. NULL: none does. Borrowed from the worker. */
+const char *registry_paused(const struct registry *registry, const char *name);
 /* The service of the least loaded worker (running/concurrency) with credit, or NULL. */
 struct service *registry_pick(const struct arm *arm);
 

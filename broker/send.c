@@ -41,6 +41,15 @@ void broker_send_workers(struct broker *broker, struct message *message, const c
             send_encoded(broker, at->member);
 }
 
+void broker_send_orchestrators(struct broker *broker, struct message *message)
+{
+    if (!encode(broker, message))
+        return;
+    for (struct member *at = broker->members.by_id; at != NULL; at = at->hh.next)
+        if (at->orchestrator)
+            send_encoded(broker, at);
+}
+
 void broker_send_everybody(struct broker *broker, struct message *message)
 {
     if (!encode(broker, message))

@@ -3,6 +3,7 @@
 #define BROKER_STATE_H
 
 #include "broker/broker.h"
+#include "broker/dispatches.h"
 #include "broker/members.h"
 #include "broker/offers.h"
 #include "broker/registry.h"
@@ -17,6 +18,7 @@ struct broker {
     struct members members;
     struct registry registry;
     struct offers *offers;
+    struct dispatches *dispatches;
     struct taps taps;
     char host[129];
     char source[160]; /* broker/HOST */
@@ -53,6 +55,7 @@ void broker_remove(struct broker *broker, struct member *member, const char *wha
 bool broker_send(struct broker *broker, struct member *member, struct message *message);
 /* The same message to all members of a role; worker: only to workers of that name; "": to all. */
 void broker_send_workers(struct broker *broker, struct message *message, const char *worker);
+void broker_send_orchestrators(struct broker *broker, struct message *message);
 void broker_send_everybody(struct broker *broker, struct message *message);
 void broker_send_who(struct broker *broker, const struct bus_peer *id);
 void broker_send_topics(struct broker *broker, struct member *member);

@@ -44,10 +44,13 @@ struct actor {
     int introduced, welcomed, lost, beats;
     int64_t introduced_ms;
     bool close_in_callback;
+    const char *paused; /* of its first arm: the reason; it is then not among the arms */
     size_t got[MESSAGE_TYPE_COUNT];
     struct buf log;      /* "what task/sub " of each message */
     struct message last; /* strings: in `last_bytes` */
     struct buf last_bytes;
+    struct message info; /* the last worker_info, likewise */
+    struct buf info_bytes;
     struct buf workers; /* "name provider host pid arm credit concurrency running gpu local\n" */
 };
 
@@ -143,6 +146,19 @@ static void introduce(void *ctx, int broker)
                                       .credit = actor->credit,
                                       .concurrency = actor->concurrency,
                                       .running = actor->running}};
+    const char *states[] = {"warm", "cold", "loading", "warm"};
+    char paused[128];
+    const char *list[] = {paused};
+    ready.ready.states = states;
+    ready.ready.n_states = actor->n_arms;
+    if (actor->paused != NULL) {
+        snprintf(paused, sizeof paused, "%s: %s", actor->arms[0], actor->paused);
+        ready.ready.paused = list;
+        ready.ready.n_paused = 1;
+        ready.ready.arms++;
+        ready.ready.n_arms--;
+        ready.ready.n_states--;
+    }
     actor->introduced++;
     actor->introduced_ms = clock_ms();
     assert_int_equal(peer_send(actor->peer, broker, actor->n_arms > 0 ? &ready : &hello), 0);
@@ -156,10 +172,18 @@ static void log_sub(struct actor *actor, const char *what, const char *task, con
 static void log_worker(struct actor *actor, const struct msg_worker_info *info)
 {
     buf_printf(&actor->workers, "%s %s %s %lld %s %lld %lld %lld %s %d\n", info->name,
-               info->provider, info->host, (long long)info->pid, info->arms[0],
-               (long long)info->credit, (long long)info->concurrency, (long long)info->running,
-               info->gpu, info->local);
+               info->provider, info->host, (long long)info->pid,
+               info->n_arms > 0 ? info->arms[0] : "-", (long long)info->credit,
+               (long long)info->concurrency, (long long)info->running, info->gpu, info->local);
     assert_true(info->idle_ms < WAIT_MS);
+}
+
+static void keep(struct message *at, struct buf *bytes, const struct message *message)
+{
+    message_release(at);
+    buf_clear(bytes);
+    assert_int_equal(message_encode(message, bytes), 0);
+    assert_int_equal(message_decode(at, bytes->data, bytes->len), 0);
 }
 
 static void on_message(void *ctx, int broker, const struct message *message)
@@ -167,11 +191,7 @@ static void on_message(void *ctx, int broker, const struct message *message)
     struct actor *actor = ctx;
     (void)broker;
     actor->got[message->type]++;
-    message_release(&actor->last);
-    buf_clear(&actor->last_bytes);
-    assert_int_equal(message_encode(message, &actor->last_bytes), 0);
-    assert_int_equal(message_decode(&actor->last, actor->last_bytes.data, actor->last_bytes.len),
-                     0);
+    keep(&actor->last, &actor->last_bytes, message);
     switch ((int)message->type) {
     case MESSAGE_dispatch:
         log_sub(actor, "dispatch", message->dispatch.task, message->dispatch.sub);
@@ -182,6 +202,9 @@ static void on_message(void *ctx, int broker, const struct message *message)
     case MESSAGE_unserved:
         log_sub(actor, "unserved", message->unserved.task, message->unserved.sub);
         break;
+    case MESSAGE_decline:
+        log_sub(actor, "decline", message->decline.task, message->decline.sub);
+        break;
     case MESSAGE_window:
         log_sub(actor, "window", message->window.task, message->window.sub);
         break;
@@ -190,6 +213,7 @@ static void on_message(void *ctx, int broker, const struct message *message)
         break;
     case MESSAGE_worker_info:
         log_worker(actor, &message->worker_info);
+        keep(&actor->info, &actor->info_bytes, message);
         break;
     default:
         break;
@@ -218,6 +242,8 @@ static void on_beat(void *ctx, struct msg_beat *beat)
 {
     struct actor *actor = ctx;
     beat->running = actor->running;
+    beat->gpu_temperature = 61;
+    beat->gpu_power_mw = 350000;
     actor->beats++;
 }
 
@@ -255,6 +281,8 @@ static void leave(struct actor *actor)
     peer_close(&actor->peer);
     message_release(&actor->last);
     buf_release(&actor->last_bytes);
+    message_release(&actor->info);
+    buf_release(&actor->info_bytes);
     buf_release(&actor->log);
     buf_release(&actor->workers);
 }
@@ -291,6 +319,17 @@ static void send_bye(struct actor *actor)
 {
     struct message bye = {.type = MESSAGE_bye, .bye = {.reason = "enough"}};
     assert_int_equal(peer_send(actor->peer, 0, &bye), 0);
+}
+
+static void send_decline(struct actor *actor, const char *sub, const char *arm, int64_t after_ms)
+{
+    struct message decline = {.type = MESSAGE_decline,
+                              .decline = {.task = "t1",
+                                          .sub = sub,
+                                          .arm = arm,
+                                          .after_ms = after_ms,
+                                          .reason = "50 requests per minute"}};
+    assert_int_equal(peer_send(actor->peer, 0, &decline), 0);
 }
 
 /* Everything sent before is done when the answer is here. */
@@ -433,6 +472,115 @@ static void offer_that_nobody_serves_is_told_and_served_later(void **state)
     enter_worker(t, &w, "w1", "m@h", 1);
     UNTIL(t, w.got[MESSAGE_dispatch] == 1 && o.got[MESSAGE_taken] == 1);
     assert_log(&o, "unserved t1/a taken t1/a ");
+    leave(&w);
+    leave(&o);
+}
+
+static void decline_reaches_who_offered_and_gives_no_credit(void **state)
+{
+    struct test *t = *state;
+    struct actor w = {0}, o = {0}, other = {0};
+    enter_worker(t, &w, "w1", "m@h", 1);
+    enter(t, &o, "orchestrator", "o1");
+    enter(t, &other, "orchestrator", "o2");
+    offer(&o, "a", "m@h");
+    UNTIL(t, w.got[MESSAGE_dispatch] == 1);
+    send_decline(&w, "a", "m@h", 1200);
+    UNTIL(t, o.got[MESSAGE_decline] == 1);
+    assert_string_equal(o.last.decline.reason, "50 requests per minute");
+    assert_string_equal(o.last.decline.arm, "m@h");
+    assert_int_equal(o.last.decline.after_ms, 1200);
+    assert_log(&o, "taken t1/a decline t1/a ");
+    offer(&o, "a", "m@h");
+    ask_status(t, &o);
+    assert_int_equal(w.got[MESSAGE_dispatch], 1);
+    send_credit(&w, 1);
+    UNTIL(t, w.got[MESSAGE_dispatch] == 2);
+    assert_int_equal(other.got[MESSAGE_decline], 0);
+    leave(&w);
+    leave(&o);
+    leave(&other);
+}
+
+static void decline_of_what_was_not_dispatched_to_the_worker_is_rejected(void **state)
+{
+    struct test *t = *state;
+    struct actor w = {0}, liar = {0}, o = {0};
+    enter_worker(t, &w, "w1", "m@h", 1);
+    enter_worker(t, &liar, "w2", "n@h", 1);
+    enter(t, &o, "orchestrator", "o1");
+    offer(&o, "a", "m@h");
+    UNTIL(t, w.got[MESSAGE_dispatch] == 1);
+    send_decline(&liar, "a", "m@h", 5);
+    UNTIL(t, (ask_status(t, &o), o.last.broker_info.rejected == 1));
+    send_decline(&w, "a", "m@h", INT64_MIN);
+    send_decline(&w, "a", "m@h", 5);
+    send_decline(&w, "b", "m@h", 5);
+    UNTIL(t, (ask_status(t, &o), o.last.broker_info.rejected == 3));
+    assert_int_equal(o.got[MESSAGE_decline], 1);
+    leave(&w);
+    leave(&liar);
+    leave(&o);
+}
+
+static void decline_reaches_all_orchestrators_when_who_offered_is_gone(void **state)
+{
+    struct test *t = *state;
+    struct actor w = {0}, o = {0}, heir = {0};
+    enter_worker(t, &w, "w1", "m@h", 1);
+    enter(t, &o, "orchestrator", "o1");
+    enter(t, &heir, "orchestrator", "o2");
+    offer(&o, "a", "m@h");
+    UNTIL(t, w.got[MESSAGE_dispatch] == 1);
+    send_bye(&o);
+    UNTIL(t, (ask_status(t, &heir), heir.last.broker_info.orchestrators == 1));
+    send_decline(&w, "a", "m@h", 5);
+    UNTIL(t, heir.got[MESSAGE_decline] == 1);
+    leave(&w);
+    leave(&o);
+    leave(&heir);
+}
+
+static void hedge_is_dispatched_and_told_as_one(void **state)
+{
+    struct test *t = *state;
+    struct actor w = {0}, o = {0};
+    const char *arms[] = {"m@h"};
+    struct message hedge = {
+        .type = MESSAGE_offer,
+        .offer = {.task = "t1", .sub = "a", .arms = arms, .n_arms = 1, .hedge = true}};
+    enter_worker(t, &w, "w1", "m@h", 2);
+    enter(t, &o, "orchestrator", "o1");
+    offer(&o, "a", "m@h");
+    UNTIL(t, w.got[MESSAGE_dispatch] == 1 && o.got[MESSAGE_taken] == 1);
+    assert_false(w.last.dispatch.hedge || o.last.taken.hedge);
+    assert_int_equal(peer_send(o.peer, 0, &hedge), 0);
+    UNTIL(t, w.got[MESSAGE_dispatch] == 2 && o.got[MESSAGE_taken] == 2);
+    assert_true(w.last.dispatch.hedge && o.last.taken.hedge);
+    leave(&w);
+    leave(&o);
+}
+
+static void paused_arm_gets_nothing_and_says_why(void **state)
+{
+    struct test *t = *state;
+    struct actor w = {0}, o = {0};
+    enter_worker(t, &w, "w1", "m@h", 4);
+    enter(t, &o, "orchestrator", "o1");
+    w.paused = "5 timeouts in a row, next try in 20 s";
+    introduce(&w, 0);
+    UNTIL(t, w.welcomed == 2);
+    offer(&o, "a", "m");
+    UNTIL(t, o.got[MESSAGE_unserved] == 1);
+    assert_string_equal(o.last.unserved.reason,
+                        "m@h is paused: 5 timeouts in a row, next try in 20 s");
+    ask_status(t, &o);
+    assert_int_equal(o.info.worker_info.n_arms, 0);
+    assert_int_equal(o.info.worker_info.n_paused, 1);
+    assert_string_equal(o.info.worker_info.paused[0], "m@h: 5 timeouts in a row, next try in 20 s");
+    w.paused = NULL;
+    introduce(&w, 0);
+    UNTIL(t, w.got[MESSAGE_dispatch] == 1);
     leave(&w);
     leave(&o);
 }
@@ -823,6 +971,20 @@ static void worker_beats_are_events_only_when_a_tap_wants_them(void **state)
 
 /* --- asking ------------------------------------------------------------------------------- */
 
+static void status_has_the_states_of_models_and_what_the_gpu_measures(void **state)
+{
+    struct test *t = *state;
+    struct actor w = {0}, tool = {0};
+    enter_worker(t, &w, "w1", "m@h/gpu0", 3);
+    enter(t, &tool, "tool", "t1");
+    UNTIL(t, (ask_status(t, &tool), tool.info.worker_info.gpu_temperature == 61));
+    assert_int_equal(tool.info.worker_info.gpu_power_mw, 350000);
+    assert_int_equal(tool.info.worker_info.n_states, 1);
+    assert_string_equal(tool.info.worker_info.states[0], "warm");
+    leave(&w);
+    leave(&tool);
+}
+
 static void status_describes_the_workers_and_the_broker(void **state)
 {
     struct test *t = *state;
@@ -1046,6 +1208,11 @@ int main(void)
         TEST(offer_spills_over_in_time),
         TEST(repeated_offer_is_dispatched_once),
         TEST(offer_that_nobody_serves_is_told_and_served_later),
+        TEST(decline_reaches_who_offered_and_gives_no_credit),
+        TEST(decline_of_what_was_not_dispatched_to_the_worker_is_rejected),
+        TEST(decline_reaches_all_orchestrators_when_who_offered_is_gone),
+        TEST(hedge_is_dispatched_and_told_as_one),
+        TEST(paused_arm_gets_nothing_and_says_why),
         TEST(withdrawn_offer_is_not_dispatched),
         TEST(cancel_reaches_every_worker_and_voids_the_offers),
         TEST(drained_worker_is_told_and_gets_nothing_more),
@@ -1063,6 +1230,7 @@ int main(void)
         TEST(tap_gets_the_events_of_its_prefix_and_others_are_not_sent),
         TEST(worker_beats_are_events_only_when_a_tap_wants_them),
         TEST(status_describes_the_workers_and_the_broker),
+        TEST(status_has_the_states_of_models_and_what_the_gpu_measures),
         TEST(garbage_is_counted_and_does_no_harm),
         TEST(messages_that_their_sender_may_not_say_are_rejected),
         TEST(many_peers_come_and_go),

@@ -30,14 +30,17 @@ static bool on_dispatch(void *ctx, const struct offer_view *offer, struct worker
         return false;
     b->dispatched++;
     if (!b->quiet)
-        buf_printf(&b->log, "%s:%s@%s ", offer->sub, worker->name, arm);
+        buf_printf(&b->log, "%s%s:%s@%s ", offer->hedge ? "hedge-" : "", offer->sub, worker->name,
+                   arm);
     return true;
 }
 
-static void on_unserved(void *ctx, const struct offer_view *offer)
+static void on_unserved(void *ctx, const struct offer_view *offer, const char *paused)
 {
     struct broker_state *b = ctx;
-    buf_printf(&b->log, "%s:unserved ", offer->sub);
+    assert_false(offer->hedge);
+    buf_printf(&b->log, "%s:unserved%s%s ", offer->sub, paused != NULL ? "=" : "",
+               paused != NULL ? paused : "");
 }
 
 static const struct offers_hooks hooks = {on_dispatch, on_unserved};
@@ -129,8 +132,8 @@ static void grant(struct broker_state *b, struct worker *worker, int64_t credit,
 }
 
 /* arms: "arm/after_ms" separated by spaces; the after_ms may be missing. */
-static int put_more(struct broker_state *b, const char *sub, const char *arms, int64_t priority,
-                    int64_t now)
+static int put_any(struct broker_state *b, const char *sub, const char *arms, int64_t priority,
+                   bool hedge, int64_t now)
 {
     static int owner;
     char copy[512];
@@ -151,8 +154,20 @@ static int put_more(struct broker_state *b, const char *sub, const char *arms, i
                               .arms = list,
                               .n_arms = n,
                               .after_ms = after,
-                              .n_after_ms = n};
+                              .n_after_ms = n,
+                              .hedge = hedge};
     return offers_put(b->offers, &offer, "", &owner, now);
+}
+
+static int put_more(struct broker_state *b, const char *sub, const char *arms, int64_t priority,
+                    int64_t now)
+{
+    return put_any(b, sub, arms, priority, false, now);
+}
+
+static void put_hedge(struct broker_state *b, const char *sub, const char *arms, int64_t now)
+{
+    assert_int_equal(put_any(b, sub, arms, 0, true, now), 0);
 }
 
 static void put(struct broker_state *b, const char *sub, const char *arms, int64_t now)
@@ -275,6 +290,119 @@ static void offer_with_entries_out_of_order_uses_each_at_its_own_time(void **sta
     assert_int_equal(offers_due_ms(b->offers), 200);
     offers_tick(b->offers, 200);
     assert_log(b, "a:three@three@h ");
+}
+
+static void offer_waits_for_its_first_arm_also_when_that_is_the_only_one(void **state)
+{
+    struct broker_state *b = *state;
+    join(b, "w", "m@h", 1, 0);
+    put(b, "a", "m@h/300", 1000);
+    assert_log(b, "");
+    assert_int_equal(offers_due_ms(b->offers), 1300);
+    offers_tick(b->offers, 1299);
+    assert_log(b, "");
+    offers_tick(b->offers, 1300);
+    assert_log(b, "a:w@m@h ");
+}
+
+static void offer_keeps_away_from_arms_in_front_until_their_time(void **state)
+{
+    struct broker_state *b = *state;
+    join(b, "w", "busy@h", 1, 0);
+    put(b, "a", "limited@h/900 busy@h/300 small@h", 0); /* nobody serves the others */
+    assert_log(b, "");
+    struct worker *limited = join(b, "l", "limited@h", 1, 1);
+    assert_log(b, "");
+    leave(b, limited, 2);
+    assert_log(b, "");
+    offers_tick(b->offers, 300);
+    assert_log(b, "a:w@busy@h ");
+}
+
+static void offer_spills_at_once_past_arms_in_front_that_are_served(void **state)
+{
+    struct broker_state *b = *state;
+    join(b, "w", "limited@h", 1, 0);
+    join(b, "cloud", "big@cloud", 1, 0);
+    put(b, "a", "limited@h/9000 small@h big@cloud/800", 0); /* it would only wait for small@h */
+    assert_log(b, "a:cloud@big@cloud ");
+}
+
+static void hedge_stands_beside_the_offer_of_its_subtask(void **state)
+{
+    struct broker_state *b = *state;
+    struct worker *w = join(b, "w", "m@h", 0, 0);
+    put(b, "a", "m@h", 0);
+    put_hedge(b, "a", "m@h", 0);
+    put_hedge(b, "a", "m@h", 0);
+    assert_int_equal(offers_count(b->offers), 2);
+    grant(b, w, 4, 1);
+    assert_log(b, "a:w@m@h hedge-a:w@m@h ");
+    put_hedge(b, "b", "m@h", 2);
+    assert_log(b, "hedge-b:w@m@h ");
+}
+
+static void hedge_gets_credit_only_when_no_first_attempt_of_its_priority_waits(void **state)
+{
+    struct broker_state *b = *state;
+    struct worker *w = join(b, "w", "m@h", 0, 0);
+    put_more(b, "low", "m@h", -1, 0);
+    put_hedge(b, "a", "m@h", 0);
+    put(b, "b", "m@h", 1);
+    grant(b, w, 3, 2);
+    assert_log(b, "b:w@m@h hedge-a:w@m@h low:w@m@h ");
+}
+
+static void hedge_that_nobody_serves_is_not_told(void **state)
+{
+    struct broker_state *b = *state;
+    put_hedge(b, "a", "m@h", 0);
+    assert_log(b, "");
+    join(b, "w", "m@h", 1, 1);
+    assert_log(b, "hedge-a:w@m@h ");
+}
+
+static void hedge_is_withdrawn_with_its_subtask_and_its_task(void **state)
+{
+    struct broker_state *b = *state;
+    put_hedge(b, "a", "m@h", 0);
+    assert_int_equal(offers_withdraw(b->offers, "t", "a"), 1);
+    put(b, "a", "m@h", 0);
+    put_hedge(b, "a", "m@h", 0);
+    assert_int_equal(offers_withdraw(b->offers, "t", "a"), 2);
+    put_hedge(b, "a", "m@h", 0);
+    assert_int_equal(offers_withdraw(b->offers, "t", ""), 1);
+    assert_int_equal(offers_count(b->offers), 0);
+}
+
+static void offer_of_a_paused_arm_is_told_why_nobody_serves_it(void **state)
+{
+    struct broker_state *b = *state;
+    const char *paused[] = {"other@h: no", "m@h: 5 timeouts in a row"};
+    struct msg_ready ready = {.name = "w",
+                              .boot = "b1",
+                              .host = "h",
+                              .provider = "p",
+                              .gpu = "",
+                              .paused = paused,
+                              .n_paused = 2,
+                              .credit = 4,
+                              .concurrency = 4};
+    struct worker *worker = join(b, "w", "m@h", 0, 0);
+    enum registry_change change;
+    bool lost;
+    put(b, "a", "m", 0);
+    assert_int_equal(registry_join(&b->registry, &ready, &worker, &change, &lost), 0);
+    assert_true(lost);
+    offers_serve(b->offers, worker, 1);
+    offers_arm_lost(b->offers, 1);
+    assert_log(b, "a:unserved=m@h: 5 timeouts in a row ");
+    put(b, "b", "n@h m@h", 2);
+    assert_log(b, "b:unserved=m@h: 5 timeouts in a row ");
+    put(b, "c", "m@elsewhere", 3);
+    assert_log(b, "c:unserved ");
+    join(b, "w", "m@h", 4, 5);
+    assert_log(b, "a:w@m@h b:w@m@h ");
 }
 
 static void offer_that_nobody_serves_is_told_once_and_dispatched_when_a_worker_joins(void **state)
@@ -581,6 +709,14 @@ int main(void)
         TEST(offer_spills_at_once_when_the_last_worker_of_its_arm_leaves),
         TEST(offer_spills_at_once_when_the_last_worker_of_its_arm_drains),
         TEST(offer_with_entries_out_of_order_uses_each_at_its_own_time),
+        TEST(offer_waits_for_its_first_arm_also_when_that_is_the_only_one),
+        TEST(offer_keeps_away_from_arms_in_front_until_their_time),
+        TEST(offer_spills_at_once_past_arms_in_front_that_are_served),
+        TEST(hedge_stands_beside_the_offer_of_its_subtask),
+        TEST(hedge_gets_credit_only_when_no_first_attempt_of_its_priority_waits),
+        TEST(hedge_that_nobody_serves_is_not_told),
+        TEST(hedge_is_withdrawn_with_its_subtask_and_its_task),
+        TEST(offer_of_a_paused_arm_is_told_why_nobody_serves_it),
         TEST(offer_that_nobody_serves_is_told_once_and_dispatched_when_a_worker_joins),
         TEST(offer_becomes_unserved_when_its_last_worker_leaves),
         TEST(credit_serves_by_priority_then_by_age),

@@ -186,6 +186,63 @@ static void lost_credit_comes_back_with_a_heartbeat_when_it_is_quiet(void **stat
     assert_int_equal(worker->running, 0);
 }
 
+static void worker_may_have_nothing_but_paused_arms(void **state)
+{
+    struct registry *registry = *state;
+    const char *paused[] = {"m@h: 5 timeouts in a row, next try in 20 s", "n@h"};
+    struct msg_ready ready = ready_of("w", "b");
+    struct worker *worker = join(registry, &ready, REGISTRY_JOINED);
+    assert_null(registry_paused(registry, "m@h"));
+    ready.n_arms = 0;
+    ready.paused = paused;
+    ready.n_paused = 2;
+    join(registry, &ready, REGISTRY_UPDATED);
+    assert_null(registry_find(registry, "m@h")); /* nobody serves it any more */
+    assert_string_equal(registry_paused(registry, "m@h"), paused[0]);
+    assert_string_equal(registry_paused(registry, "m"), paused[0]);
+    assert_string_equal(registry_paused(registry, "n"), "n@h");
+    assert_null(registry_paused(registry, "m@"));
+    assert_null(registry_paused(registry, "m@h2"));
+    assert_null(registry_paused(registry, ""));
+    ready.n_arms = 2;
+    ready.n_paused = 0;
+    assert_ptr_equal(join(registry, &ready, REGISTRY_UPDATED), worker);
+    assert_non_null(registry_pick(registry_find(registry, "m@h")));
+    assert_null(registry_paused(registry, "m@h"));
+}
+
+static void states_are_believed_only_when_each_arm_has_one(void **state)
+{
+    struct registry *registry = *state;
+    const char *states[] = {"warm", "on fire"}, *too_many[] = {"warm", "cold", "cold"};
+    struct msg_ready ready = ready_of("w", "b");
+    ready.states = states;
+    ready.n_states = 2;
+    struct worker *worker = join(registry, &ready, REGISTRY_JOINED);
+    assert_string_equal(worker->states[0], "warm");
+    assert_string_equal(worker->states[1], "");
+    ready.states = too_many;
+    ready.n_states = 3;
+    join(registry, &ready, REGISTRY_UPDATED);
+    assert_null(worker->states);
+}
+
+static void reasons_of_pauses_are_cut_to_a_size_between_characters(void **state)
+{
+    struct registry *registry = *state;
+    char text[1024] = "m@h: ";
+    for (size_t at = 5; at + 2 < sizeof text; at += 2)
+        memcpy(text + at, "\xc3\xa9", 2);
+    const char *paused[] = {text};
+    struct msg_ready ready = ready_of("w", "b");
+    ready.paused = paused;
+    ready.n_paused = 1;
+    struct worker *worker = join(registry, &ready, REGISTRY_JOINED);
+    size_t len = strlen(worker->paused[0]);
+    assert_int_equal(len, PAUSED_MAX - 1); /* 5 bytes and pairs are an odd number */
+    assert_int_equal((unsigned char)worker->paused[0][len - 1], 0xa9);
+}
+
 static void workers_are_bounded(void **state)
 {
     struct registry *registry = *state;
@@ -241,6 +298,9 @@ int main(void)
         TEST(worker_without_credit_is_not_picked),
         TEST(draining_worker_is_not_picked_and_does_not_serve),
         TEST(lost_credit_comes_back_with_a_heartbeat_when_it_is_quiet),
+        TEST(worker_may_have_nothing_but_paused_arms),
+        TEST(states_are_believed_only_when_each_arm_has_one),
+        TEST(reasons_of_pauses_are_cut_to_a_size_between_characters),
         TEST(workers_are_bounded),
         TEST(arms_are_bounded),
     };
