@@ -8,6 +8,7 @@
 
 #include "common/clock.h"
 #include "workers/http_headers.h"
+#include "workers/keys.h"
 #include "workers/retry_after.h"
 #include "workers/utf8.h"
 
@@ -34,6 +35,7 @@ static const struct {
     {"content_policy_violation", CLASS_REFUSED},
     {"invalid_prompt", CLASS_REFUSED},
     {"bio_policy", CLASS_REFUSED},
+    {"image_content_policy_violation", CLASS_REFUSED},
     {"invalid_api_key", CLASS_AUTH},
     {"api_key_invalid", CLASS_AUTH},
     {"authentication_error", CLASS_AUTH},
@@ -42,6 +44,7 @@ static const struct {
     {"server_is_overloaded", CLASS_OVERLOADED},
     {"overloaded", CLASS_OVERLOADED},
     {"unavailable_error", CLASS_OVERLOADED},
+    {"unhealthy", CLASS_OVERLOADED}, /* TEI */
     {"rate_limit_error", CLASS_RATE_LIMITED},
     {"rate_limit_exceeded", CLASS_RATE_LIMITED},
     {"timeout_error", CLASS_TIMEOUT},
@@ -63,6 +66,23 @@ static const struct {
     {"not_supported_error", CLASS_BAD_REQUEST},
     {"not_implemented", CLASS_BAD_REQUEST},
     {"validation", CLASS_BAD_REQUEST},
+    {"tokenizer", CLASS_BAD_REQUEST},
+    {"empty", CLASS_BAD_REQUEST},
+    {"job_not_found", CLASS_BAD_REQUEST},
+    {"data_residency_mismatch", CLASS_BAD_REQUEST},
+    {"invalid_image", CLASS_BAD_REQUEST},
+    {"invalid_image_format", CLASS_BAD_REQUEST},
+    {"invalid_image_mode", CLASS_BAD_REQUEST},
+    {"invalid_image_url", CLASS_BAD_REQUEST},
+    {"invalid_base64_image", CLASS_BAD_REQUEST},
+    {"image_parse_error", CLASS_BAD_REQUEST},
+    {"image_too_large", CLASS_BAD_REQUEST},
+    {"image_too_small", CLASS_BAD_REQUEST},
+    {"image_file_too_large", CLASS_BAD_REQUEST},
+    {"image_file_not_found", CLASS_BAD_REQUEST},
+    {"empty_image_file", CLASS_BAD_REQUEST},
+    {"unsupported_image_media_type", CLASS_BAD_REQUEST},
+    {"failed_to_download_image", CLASS_BAD_REQUEST},
     {"invalid_argument", CLASS_BAD_REQUEST},
     {"failed_precondition", CLASS_BAD_REQUEST},
     {"not_found", CLASS_BAD_REQUEST},
@@ -82,6 +102,7 @@ static const struct {
     {"internalservererror", CLASS_RETRY},
     {"generation", CLASS_RETRY},
     {"incomplete_generation", CLASS_RETRY},
+    {"backend", CLASS_RETRY}, /* TEI */
 };
 
 /* For statuses from..to, and for errors inside a stream that name none. Phrases are looked for in
@@ -99,7 +120,9 @@ static const struct {
     {400, 429, "monthly included credits", CLASS_QUOTA},
     {429, 429, "usage limit, upgrade", CLASS_QUOTA}, /* Ollama's cloud: per week or session */
     {400, 429, "NOT_ENOUGH_BALANCE", CLASS_QUOTA},
-    {413, 429, "request too large", CLASS_CONTEXT_TOO_LONG}, /* over the per-minute limit */
+    {413, 429, "request too large", CLASS_CONTEXT_TOO_LONG},     /* over the per-minute limit */
+    {413, 422, "maximum allowed batch size", CLASS_BAD_REQUEST}, /* TEI: too many texts */
+    {500, 500, "too large to process", CLASS_CONTEXT_TOO_LONG},  /* llama-server's embeddings */
     {400, 500, "context length", CLASS_CONTEXT_TOO_LONG},
     {400, 500, "context window", CLASS_CONTEXT_TOO_LONG},
     {400, 500, "context size", CLASS_CONTEXT_TOO_LONG},
@@ -109,7 +132,7 @@ static const struct {
     {400, 500, "prompt too long", CLASS_CONTEXT_TOO_LONG},
     {400, 422, "maximum number of tokens allowed", CLASS_CONTEXT_TOO_LONG},   /* Gemini */
     {400, 422, "`inputs` tokens + `max_new_tokens`", CLASS_CONTEXT_TOO_LONG}, /* TGI */
-    {400, 422, "`inputs` must have less than", CLASS_CONTEXT_TOO_LONG},       /* TGI */
+    {400, 422, "`inputs` must have less than", CLASS_CONTEXT_TOO_LONG},       /* TGI, TEI */
     {400, 400, "API key not valid", CLASS_AUTH},                              /* Gemini */
     {400, 400, "API key expired", CLASS_AUTH},
     {500, 503, "EngineDeadError", CLASS_RETRY},
@@ -117,6 +140,7 @@ static const struct {
     {0, 599, "server busy", CLASS_OVERLOADED},
     {0, 599, "try pulling it first", CLASS_BAD_REQUEST},
     {500, 500, "requires more system memory", CLASS_BAD_REQUEST}, /* Ollama: never fits */
+    {0, 599, "insufficient system resources", CLASS_BAD_REQUEST}, /* LM Studio: likewise */
     {400, 500, "does not support", CLASS_BAD_REQUEST},
     {0, 599, "unexpected endpoint or method", CLASS_BAD_RESPONSE}, /* LM Studio, with 200 */
 };
@@ -213,10 +237,10 @@ static void read_members(struct failure *failure, struct json_view object)
     static const struct json_view_name names[] = {
         JSON_VIEW_NAME("message"),    JSON_VIEW_NAME("type"),    JSON_VIEW_NAME("code"),
         JSON_VIEW_NAME("status"),     JSON_VIEW_NAME("details"), JSON_VIEW_NAME("request_id"),
-        JSON_VIEW_NAME("error_type"),
+        JSON_VIEW_NAME("error_type"), JSON_VIEW_NAME("n_ctx"),
     };
-    struct json_view found[7];
-    json_view_members(object, names, 7, found);
+    struct json_view found[8];
+    json_view_members(object, names, 8, found);
     if (failure->message[0] == '\0')
         json_view_copy(found[0], failure->message, sizeof failure->message);
     if (failure->type[0] == '\0' && !json_view_equals(found[1], "error"))
@@ -232,6 +256,9 @@ static void read_members(struct failure *failure, struct json_view object)
     read_details(failure, found[4]);
     if (failure->request_id[0] == '\0')
         json_view_copy(found[5], failure->request_id, sizeof failure->request_id);
+    int64_t window = json_view_int(found[7], 0);
+    if (window > 0)
+        failure->context = window;
 }
 
 void failure_read(struct failure *ret, struct json_view document)
@@ -314,12 +341,14 @@ enum error_class failure_class(const struct failure *failure)
     return class_ != CLASS_NONE ? class_ : class_by_status(failure->status);
 }
 
-/* x-should-retry outweighs what only the status said. */
-static enum error_class obey_should_retry(enum error_class class_, const char *should)
+/* x-should-retry: its "true" outweighs what only the status said, its "false" everything that would
+ * be tried again. */
+static enum error_class obey_should_retry(enum error_class class_, bool by_status,
+                                          const char *should)
 {
     enum error_action action = error_class_action(class_);
     bool retries = action == ERROR_RETRY || action == ERROR_WAIT;
-    if (should != NULL && strcasecmp(should, "true") == 0 && !retries)
+    if (should != NULL && strcasecmp(should, "true") == 0 && !retries && by_status)
         return CLASS_RETRY;
     if (should != NULL && strcasecmp(should, "false") == 0 && retries)
         return class_ == CLASS_RATE_LIMITED ? CLASS_QUOTA : CLASS_BAD_REQUEST;
@@ -349,22 +378,57 @@ static void read_text(struct failure *failure, const char *data, size_t len)
         utf8_excerpt(text, 200, data, len < 4096 ? len : 4096);
 }
 
-static void report(struct provider_reply *reply, const struct failure *failure,
-                   enum error_class class_, const char *where)
+static bool is_no_model(const struct failure *failure)
+{
+    if (says(failure, "model_not_found") || has_phrase(failure->message, "try pulling it first"))
+        return true;
+    bool not_found = failure->status == 404 || says(failure, "not_found_error") ||
+                     says(failure, "notfounderror") || says(failure, "not_found");
+    return not_found && has_phrase(failure->message, "model");
+}
+
+/* What a person can do about it; "" when the message has to say that itself. */
+static const char *cure_of(const struct provider *provider, const struct failure *failure,
+                           enum error_class class_)
+{
+    bool local = provider != NULL && provider->local;
+    if (has_phrase(failure->message, "unexpected endpoint or method"))
+        return "check base_url; LM Studio has this API since 0.4";
+    if (class_ != CLASS_BAD_REQUEST)
+        return "";
+    if (is_no_model(failure))
+        return local ? "pull the model, or see what its server has: orchestrator models --refresh"
+                     : "see what is served: orchestrator models --refresh";
+    return failure->status == 404 || failure->status == 405 ? "check base_url" : "";
+}
+
+/* Room for the cure behind a long message. */
+#define MAX_CURED_MESSAGE 360
+
+static void report(struct provider_reply *reply, const struct provider *provider,
+                   struct failure *failure, enum error_class class_, const char *where)
 {
     const char *word = failure->code[0] != '\0' ? failure->code : failure->type;
+    const char *cure = cure_of(provider, failure, class_);
+    char window[64] = "", message[sizeof failure->message];
     if (reply->error == CLASS_NONE)
         reply->retry_after_ms = failure->retry_after_ms;
     if (reply->request_id[0] == '\0')
         memcpy(reply->request_id, failure->request_id, sizeof reply->request_id);
-    provider_reply_fail(reply, class_, "%s%s%s%s%s", where, word[0] != '\0' ? " " : "", word,
-                        failure->message[0] != '\0' ? ": " : "", failure->message);
+    if (class_ == CLASS_CONTEXT_TOO_LONG && failure->context > 0)
+        snprintf(window, sizeof window, " (the window has %lld tokens)",
+                 (long long)failure->context);
+    key_scrub(reply->key, failure->message); /* before it is cut */
+    utf8_excerpt(message, cure[0] != '\0' ? MAX_CURED_MESSAGE : sizeof message, failure->message,
+                 strlen(failure->message));
+    provider_reply_fail(reply, class_, "%s%s%s%s%s%s%s%s%s", where, word[0] != '\0' ? " " : "",
+                        word, message[0] != '\0' ? ": " : "", message, window,
+                        cure[0] != '\0' ? " (" : "", cure, cure[0] != '\0' ? ")" : "");
 }
 
 void failure_http(const struct provider *provider, struct provider_reply *reply, int status,
                   const struct http_headers *headers, const char *data, size_t len)
 {
-    (void)provider;
     struct failure failure = {.status = status, .retry_after_ms = -1};
     struct json_view document;
     if (json_view_parse(&document, data, len))
@@ -374,12 +438,12 @@ void failure_http(const struct provider *provider, struct provider_reply *reply,
     failure.status = status;
 
     enum error_class class_ = class_by_text(&failure);
-    if (class_ == CLASS_NONE) {
+    bool by_status = class_ == CLASS_NONE;
+    if (by_status)
         class_ = class_by_status(status);
-        if (class_ == CLASS_NONE)
-            class_ = CLASS_BAD_RESPONSE;
-        class_ = obey_should_retry(class_, http_header(headers, "x-should-retry"));
-    }
+    if (class_ == CLASS_NONE)
+        class_ = CLASS_BAD_RESPONSE;
+    class_ = obey_should_retry(class_, by_status, http_header(headers, "x-should-retry"));
     int64_t now = clock_wall_ms(), delay = retry_after_headers(headers, now);
     if (delay >= 0)
         failure.retry_after_ms = delay;
@@ -394,7 +458,7 @@ void failure_http(const struct provider *provider, struct provider_reply *reply,
         utf8_excerpt(failure.request_id, sizeof failure.request_id, id, strlen(id));
     char where[32];
     snprintf(where, sizeof where, "HTTP %d", status);
-    report(reply, &failure, class_, where);
+    report(reply, provider, &failure, class_, where);
 }
 
 void failure_inside(struct provider_reply *reply, struct json_view document,
@@ -408,7 +472,7 @@ void failure_inside(struct provider_reply *reply, struct json_view document,
         utf8_excerpt(failure.message, 200, document.text,
                      document.len < 4096 ? document.len : 4096);
     enum error_class class_ = failure_class(&failure);
-    report(reply, &failure, class_ != CLASS_NONE ? class_ : unknown, "error in the answer");
+    report(reply, NULL, &failure, class_ != CLASS_NONE ? class_ : unknown, "error in the answer");
 }
 
 void failure_no_json(struct provider_reply *reply, const char *what, const char *data, size_t len)

@@ -20,6 +20,7 @@ struct failure {
     char message[600];
     char request_id[128];
     int64_t retry_after_ms; /* the body's own; -1: not said */
+    int64_t context;        /* the model's window in tokens, where llama-server says it; 0: not */
 };
 
 /* From an error document: {"error": {...}}, {"error": "text"}, {"type": "error", ...}, {"detail":

@@ -151,11 +151,6 @@ struct provider {
                     const struct http_headers *headers, const char *data, size_t len);
     /* The transfer ended well: without `finished` this sets CLASS_BAD_RESPONSE. */
     void (*end)(const struct provider *provider, struct provider_reply *reply);
-    /* Superseded by PROVIDER_LIST. */
-    int (*list)(const struct provider *provider, const struct provider_call *call,
-                struct provider_request *ret, struct err *err);
-    int (*list_parse)(const struct provider *provider, const char *data, size_t len,
-                      struct buf *names);
 };
 
 /* NULL when there is none. The table itself is providers.c. */

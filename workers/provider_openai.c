@@ -1,318 +1,91 @@
-/* OpenAI's chat completions, and everybody who speaks them: one row of quirks for each.
- * Not the Responses API. */
-#include <errno.h>
+/* OpenAI, and everybody who speaks as it does: one row of quirks for each. What differs on the wire
+ * has a file of its own: chat completions, the Responses API, embeddings, LM Studio's native API.
+ */
+#include "workers/provider_openai.h"
+
 #include <string.h>
 
+#include "workers/call.h"
 #include "workers/failure.h"
+#include "workers/names.h"
 #include "workers/providers.h"
-#include "workers/wire.h"
 
-enum schema_form {
-    SCHEMA_NAMED,  /* {"type":"json_schema","json_schema":{"name":...,"schema":...}} */
-    SCHEMA_STRICT, /* the same with "strict" */
-    SCHEMA_VALUE,  /* {"type":"json","value":...}: TGI's grammars */
-};
-
-struct quirks {
-    const char *system_role;
-    const char *max_tokens; /* name of the member */
-    enum schema_form schema;
-    bool needs_done;     /* an answer is complete with [DONE] only, not with its finish reason */
-    bool no_obfuscation; /* asks that chunks are not padded against eavesdroppers */
-    bool no_zero;        /* temperature 0 is refused, and is what it does without one */
-};
-
-/* Whether OpenAI's strict mode takes the schema: every object closes itself and requires all of its
- * members. Otherwise "strict": true would be an error 400. */
-static bool is_strict(struct json_view schema)
-{
-    static const struct json_view_name names[] = {
-        JSON_VIEW_NAME("type"),
-        JSON_VIEW_NAME("properties"),
-        JSON_VIEW_NAME("required"),
-        JSON_VIEW_NAME("additionalProperties"),
-    };
-    struct json_view found[4], key, value;
-    json_view_members(schema, names, 4, found);
-    bool object = json_view_equals(found[0], "object") || found[1].kind == JSON_VIEW_OBJECT;
-    if (object && found[3].kind != JSON_VIEW_FALSE)
-        return false;
-    struct json_view properties = object ? found[1] : (struct json_view){0};
-    while (json_view_next(&properties, &key, &value)) {
-        struct json_view required = found[2], item;
-        bool there = false;
-        while (!there && json_view_next(&required, NULL, &item))
-            there = item.len == key.len && memcmp(item.text, key.text, key.len) == 0;
-        if (!there)
-            return false;
-    }
-    while (json_view_next(&schema, NULL, &value))
-        if (!is_strict(value))
-            return false;
-    return true;
-}
-
-static void add_schema(const struct quirks *quirks, struct json_view schema, struct buf *body)
-{
-    if (schema.kind == JSON_VIEW_NONE)
-        return;
-    if (quirks->schema == SCHEMA_VALUE) {
-        buf_add_str(body, ",\"response_format\":{\"type\":\"json\",\"value\":");
-        buf_add(body, schema.text, schema.len);
-        buf_add_str(body, "}");
-        return;
-    }
-    buf_add_str(body, ",\"response_format\":{\"type\":\"json_schema\",\"json_schema\":"
-                      "{\"name\":\"answer\",");
-    if (quirks->schema == SCHEMA_STRICT)
-        buf_printf(body, "\"strict\":%s,", is_strict(schema) ? "true" : "false");
-    buf_add_str(body, "\"schema\":");
-    buf_add(body, schema.text, schema.len);
-    buf_add_str(body, "}}");
-}
-
-static int build(const struct provider *provider, const struct provider_call *call,
-                 struct provider_request *ret, struct err *err)
-{
-    const struct quirks *quirks = provider->quirks;
-    struct json_view schema;
-    struct buf *body = &ret->body;
-    int rc = wire_schema(call, &schema, err);
-    if (rc == 0)
-        rc = wire_url(provider, call, "/v1", "/chat/completions", ret, err);
-    if (rc < 0)
-        return rc;
-    wire_json_body(call, ret);
-    if ((rc = wire_key(provider, call, "Authorization", "Bearer ", ret, err)) < 0)
-        return rc;
-    buf_add_str(body, "{\"model\":");
-    buf_add_json(body, call->model, strlen(call->model));
-    buf_add_str(body, ",\"messages\":[");
-    if (call->system[0] != '\0') {
-        buf_printf(body, "{\"role\":\"%s\"", quirks->system_role);
-        wire_member(body, "content", call->system, strlen(call->system));
-        buf_add_str(body, "},");
-    }
-    buf_add_str(body, "{\"role\":\"user\"");
-    wire_member(body, "content", call->prompt, call->prompt_len);
-    buf_add_str(body, "}]");
-    if (call->max_tokens > 0)
-        buf_printf(body, ",\"%s\":%lld", quirks->max_tokens, (long long)call->max_tokens);
-    if (call->temperature > 0 || (call->temperature == 0 && !quirks->no_zero))
-        wire_number(body, "temperature", call->temperature);
-    add_schema(quirks, schema, body);
-    buf_printf(body, ",\"stream\":%s", call->stream ? "true" : "false");
-    if (call->stream)
-        buf_printf(body, ",\"stream_options\":{\"include_usage\":true%s}",
-                   quirks->no_obfuscation ? ",\"include_obfuscation\":false" : "");
-    buf_add_char(body, '}');
-    return wire_finish(ret, err);
-}
-
-static const struct wire_stop stops[] = {
-    {"stop", FINISH_DONE, CLASS_NONE},
-    {"length", FINISH_LENGTH, CLASS_NONE},
-    {"tool_calls", FINISH_TOOLS, CLASS_NONE},
-    {"function_call", FINISH_TOOLS, CLASS_NONE},
-    {"content_filter", FINISH_FILTERED, CLASS_NONE},
-    {"eos_token", FINISH_DONE, CLASS_NONE}, /* TGI's own names slip through older versions */
-    {"stop_sequence", FINISH_DONE, CLASS_NONE},
-    {"error", FINISH_OTHER, CLASS_RETRY}, /* routers, when the provider behind them failed */
-    {NULL, FINISH_NONE, CLASS_NONE},
-};
-
-/* Content is a string, or with some servers an array of parts: {"type":"text","text":...} and
- * {"type":"thinking","thinking":[...]}. */
-static void add_content(struct provider_reply *reply, struct json_view content)
-{
-    struct json_view part;
-    if (json_view_text(content, &reply->text) || content.kind != JSON_VIEW_ARRAY)
-        return;
-    while (json_view_next(&content, NULL, &part)) {
-        json_view_text(json_view_member(part, "text"), &reply->text);
-        struct json_view thoughts = json_view_member(part, "thinking"), thought;
-        while (json_view_next(&thoughts, NULL, &thought))
-            json_view_text(json_view_member(thought, "text"), &reply->reasoning);
-    }
-}
-
-/* choices[0].delta of a stream, choices[0].message of a whole answer. */
-static void read_message(struct provider_reply *reply, struct json_view message)
-{
-    static const struct json_view_name names[] = {
-        JSON_VIEW_NAME("content"),
-        JSON_VIEW_NAME("reasoning"),
-        JSON_VIEW_NAME("reasoning_content"),
-        JSON_VIEW_NAME("refusal"),
-    };
-    struct json_view found[4];
-    json_view_members(message, names, 4, found);
-    add_content(reply, found[0]);
-    /* Two names of one thing: servers that send both send the same text twice. */
-    size_t before = reply->reasoning.len;
-    json_view_text(found[1], &reply->reasoning);
-    if (reply->reasoning.len == before)
-        json_view_text(found[2], &reply->reasoning);
-    if (found[3].kind == JSON_VIEW_STRING && found[3].len > 2) {
-        json_view_text(found[3], &reply->text); /* what error_text will quote */
-        reply->finish = FINISH_FILTERED;
-    }
-}
-
-static void read_choice(struct provider_reply *reply, struct json_view choice)
-{
-    static const struct json_view_name names[] = {
-        JSON_VIEW_NAME("delta"),
-        JSON_VIEW_NAME("message"),
-        JSON_VIEW_NAME("finish_reason"),
-    };
-    struct json_view found[3];
-    json_view_members(choice, names, 3, found);
-    read_message(reply, found[found[0].kind == JSON_VIEW_OBJECT ? 0 : 1]);
-    wire_stop(reply, stops, found[2]);
-}
-
-static void read_usage(struct provider_reply *reply, struct json_view usage)
-{
-    static const struct json_view_name names[] = {
-        JSON_VIEW_NAME("prompt_tokens"),
-        JSON_VIEW_NAME("completion_tokens"),
-        JSON_VIEW_NAME("prompt_tokens_details"),
-        JSON_VIEW_NAME("completion_tokens_details"),
-    };
-    struct json_view found[4];
-    if (usage.kind != JSON_VIEW_OBJECT)
-        return;
-    json_view_members(usage, names, 4, found);
-    wire_count(found[0], &reply->prompt_tokens);
-    wire_count(found[1], &reply->output_tokens);
-    wire_count(json_view_member(found[2], "cached_tokens"), &reply->cached_tokens);
-    wire_count(json_view_member(found[3], "reasoning_tokens"), &reply->reasoning_tokens);
-}
-
-/* llama.cpp: prompt_n tokens were evaluated in prompt_ms, cache_n more were in the cache. */
-static void read_timings(struct provider_reply *reply, struct json_view timings)
-{
-    static const struct json_view_name names[] = {
-        JSON_VIEW_NAME("cache_n"),     JSON_VIEW_NAME("prompt_n"),     JSON_VIEW_NAME("prompt_ms"),
-        JSON_VIEW_NAME("predicted_n"), JSON_VIEW_NAME("predicted_ms"),
-    };
-    struct json_view found[5];
-    int64_t cached = -1, evaluated = -1;
-    if (timings.kind != JSON_VIEW_OBJECT)
-        return;
-    json_view_members(timings, names, 5, found);
-    wire_count(found[0], &cached);
-    wire_count(found[1], &evaluated);
-    wire_ms(found[2], 1, &reply->prompt_ms);
-    wire_ms(found[4], 1, &reply->generate_ms);
-    if (cached >= 0)
-        reply->cached_tokens = cached;
-    if (reply->prompt_tokens < 0 && evaluated >= 0)
-        reply->prompt_tokens = evaluated + (cached > 0 ? cached : 0);
-    if (reply->output_tokens < 0)
-        wire_count(found[3], &reply->output_tokens);
-}
-
-/* vLLM with --enable-per-request-metrics. */
-static void read_metrics(struct provider_reply *reply, struct json_view metrics)
-{
-    static const struct json_view_name names[] = {
-        JSON_VIEW_NAME("time_to_first_token_ms"),
-        JSON_VIEW_NAME("queue_time_ms"),
-        JSON_VIEW_NAME("generation_time_ms"),
-    };
-    struct json_view found[3];
-    double first = -1, queue = 0;
-    if (metrics.kind != JSON_VIEW_OBJECT)
-        return;
-    json_view_members(metrics, names, 3, found);
-    wire_ms(found[0], 1, &first);
-    wire_ms(found[1], 1, &queue);
-    wire_ms(found[2], 1, &reply->generate_ms);
-    if (first >= 0)
-        reply->prompt_ms = first > queue ? first - queue : 0;
-}
-
-static void document(struct provider_reply *reply, struct json_view view, enum error_class unknown)
-{
-    static const struct json_view_name names[] = {
-        JSON_VIEW_NAME("choices"), JSON_VIEW_NAME("usage"),   JSON_VIEW_NAME("error"),
-        JSON_VIEW_NAME("timings"), JSON_VIEW_NAME("metrics"), JSON_VIEW_NAME("model"),
-        JSON_VIEW_NAME("id"),      JSON_VIEW_NAME("object"),
-    };
-    enum { CHOICES, USAGE, ERROR, TIMINGS, METRICS, MODEL, ID, OBJECT, FOUND };
-    struct json_view found[FOUND];
-    json_view_members(view, names, FOUND, found);
-    if (wire_error(reply, view, found[ERROR], unknown))
-        return;
-    /* Older vLLM has the error's members at the top; and a whole answer must have choices. */
-    bool whole = unknown == CLASS_BAD_RESPONSE;
-    if (json_view_equals(found[OBJECT], "error") ||
-        (whole && json_view_first(found[CHOICES]).kind != JSON_VIEW_OBJECT)) {
-        failure_inside(reply, view, unknown);
-        return;
-    }
-    wire_name(found[MODEL], reply->model, sizeof reply->model);
-    wire_name(found[ID], reply->request_id, sizeof reply->request_id);
-    read_usage(reply, found[USAGE]);
-    read_timings(reply, found[TIMINGS]);
-    read_metrics(reply, found[METRICS]);
-    read_choice(reply, json_view_first(found[CHOICES]));
-}
-
-enum { DONE_SEEN }; /* in scratch: what follows [DONE] is nothing */
-
-static void event(const struct provider *provider, struct provider_reply *reply, const char *data,
-                  size_t len)
-{
-    const struct quirks *quirks = provider->quirks;
-    if (reply->scratch[DONE_SEEN])
-        return;
-    if (wire_is_done(data, len)) {
-        reply->scratch[DONE_SEEN] = true;
-        if (reply->error == CLASS_NONE)
-            wire_conclude(reply);
-        return;
-    }
-    wire_event(reply, data, len, document);
-    if (!quirks->needs_done)
-        wire_prove(reply);
-}
-
-static void body(const struct provider *provider, struct provider_reply *reply, const char *data,
-                 size_t len)
-{
-    wire_body(provider, reply, data, len, document);
-}
-
-static void end(const struct provider *provider, struct provider_reply *reply)
-{
-    const struct quirks *quirks = provider->quirks;
-    if (!quirks->needs_done && reply->error == CLASS_NONE && reply->finish != FINISH_NONE)
-        wire_conclude(reply);
-    wire_end(provider, reply);
-}
-
-static int list(const struct provider *provider, const struct provider_call *call,
-                struct provider_request *ret, struct err *err)
+static int list_build(const struct provider *provider, const struct provider_call *call,
+                      struct provider_request *ret, struct err *err)
 {
     int rc = wire_url(provider, call, "/v1", "/models", ret, err);
+    if (rc == 0)
+        rc = call_headers(call, ret, err);
     if (rc == 0)
         rc = wire_key(provider, call, "Authorization", "Bearer ", ret, err);
     return rc == 0 ? wire_finish(ret, err) : rc;
 }
 
-static int list_parse(const struct provider *provider, const char *data, size_t len,
-                      struct buf *names)
+int openai_build(const struct provider *provider, const struct provider_call *call,
+                 struct provider_request *ret, struct err *err)
 {
-    (void)provider;
-    return wire_list(data, len, "data", "id", "", names);
+    if (call->kind == PROVIDER_LIST)
+        return list_build(provider, call, ret, err);
+    if (call->kind == PROVIDER_EMBED)
+        return openai_embed_build(provider, call, ret, err);
+    return call->responses ? openai_responses_build(provider, call, ret, err)
+                           : openai_chat_build(provider, call, ret, err);
 }
 
+void openai_event(const struct provider *provider, struct provider_reply *reply, const char *data,
+                  size_t len)
+{
+    const struct openai_quirks *quirks = provider->quirks;
+    if (reply->kind != PROVIDER_CHAT) {
+        provider_reply_fail(reply, CLASS_BAD_RESPONSE, "a stream came that was not asked for");
+        return;
+    }
+    if (reply->scratch[OPENAI_DONE_SEEN])
+        return;
+    if (reply->responses) {
+        openai_responses_event(reply, data, len);
+        return;
+    }
+    if (wire_is_done(data, len)) {
+        reply->scratch[OPENAI_DONE_SEEN] = true;
+        if (reply->error == CLASS_NONE)
+            wire_conclude(reply);
+        return;
+    }
+    wire_event(reply, data, len, quirks->document);
+    if (!quirks->needs_done)
+        wire_prove(reply);
+}
+
+void openai_body(const struct provider *provider, struct provider_reply *reply, const char *data,
+                 size_t len)
+{
+    const struct openai_quirks *quirks = provider->quirks;
+    if (reply->kind == PROVIDER_LIST)
+        names_read(reply, data, len, "data", "id", "");
+    else if (reply->kind == PROVIDER_EMBED)
+        openai_embed_body(reply, data, len);
+    else if (reply->responses)
+        openai_responses_body(provider, reply, data, len);
+    else
+        wire_body(provider, reply, data, len, quirks->document);
+}
+
+void openai_end(const struct provider *provider, struct provider_reply *reply)
+{
+    const struct openai_quirks *quirks = provider->quirks;
+    bool proves = !quirks->needs_done && !reply->responses && reply->kind == PROVIDER_CHAT;
+    if (proves && reply->error == CLASS_NONE && reply->finish != FINISH_NONE)
+        wire_conclude(reply);
+    wire_end(provider, reply);
+}
+
+#define ALL_KINDS                                                                                  \
+    PROVIDER_KIND(PROVIDER_CHAT) | PROVIDER_KIND(PROVIDER_EMBED) | PROVIDER_KIND(PROVIDER_LIST)
+
 #define FUNCTIONS                                                                                  \
-    .abi = PROVIDER_ABI, .framing = PROVIDER_SSE, .build = build, .event = event, .body = body,    \
-    .failure = failure_http, .end = end, .list = list, .list_parse = list_parse
+    .abi = PROVIDER_ABI, .framing = PROVIDER_SSE, .kinds = ALL_KINDS, .build = openai_build,       \
+    .event = openai_event, .body = openai_body, .failure = failure_http, .end = openai_end
 
 const struct provider provider_openai = {
     FUNCTIONS,
@@ -322,10 +95,13 @@ const struct provider provider_openai = {
     .key_env = "OPENAI_API_KEY",
     .needs_key = true,
     .quirks =
-        &(const struct quirks){
+        &(const struct openai_quirks){
+            .document = openai_chat_document,
             .system_role = "developer",
             .max_tokens = "max_completion_tokens",
-            .schema = SCHEMA_STRICT,
+            .schema = OPENAI_SCHEMA_STRICT,
+            .max_stop = 4,
+            .max_inputs = 2048,
             .needs_done = true,
             .no_obfuscation = true,
         },
@@ -339,25 +115,13 @@ const struct provider provider_huggingface = {
     .key_env = "HF_TOKEN",
     .needs_key = true,
     .quirks =
-        &(const struct quirks){
+        &(const struct openai_quirks){
+            .document = openai_chat_document,
             .system_role = "system",
             .max_tokens = "max_tokens",
-            .schema = SCHEMA_STRICT,
-        },
-};
-
-const struct provider provider_lmstudio = {
-    FUNCTIONS,
-    .api = "lmstudio",
-    .title = "LM Studio",
-    .base_url = "http://127.0.0.1:1234",
-    .local = true,
-    .quirks =
-        &(const struct quirks){
-            .system_role = "system",
-            .max_tokens = "max_tokens",
-            .schema = SCHEMA_STRICT,
-            .needs_done = true,
+            .schema = OPENAI_SCHEMA_STRICT,
+            .vectors = OPENAI_VECTORS_PIPELINE,
+            .max_stop = 4,
         },
 };
 
@@ -368,11 +132,14 @@ const struct provider provider_llamacpp = {
     .base_url = "http://127.0.0.1:8080",
     .local = true,
     .quirks =
-        &(const struct quirks){
+        &(const struct openai_quirks){
+            .document = openai_chat_document,
             .system_role = "system",
             .max_tokens = "max_tokens",
-            .schema = SCHEMA_NAMED,
+            .schema = OPENAI_SCHEMA_NAMED,
             .needs_done = true,
+            .thinking_kwarg = true,
+            .cache_prompt = true,
         },
 };
 
@@ -383,25 +150,31 @@ const struct provider provider_vllm = {
     .base_url = "http://127.0.0.1:8000",
     .local = true,
     .quirks =
-        &(const struct quirks){
+        &(const struct openai_quirks){
+            .document = openai_chat_document,
             .system_role = "system",
             .max_tokens = "max_tokens",
-            .schema = SCHEMA_STRICT,
+            .schema = OPENAI_SCHEMA_STRICT,
             .needs_done = true,
+            .thinking_kwarg = true,
         },
 };
 
 const struct provider provider_tgi = {
     FUNCTIONS,
     .api = "tgi",
-    .title = "Hugging Face Text Generation Inference",
+    .title = "Hugging Face Text Generation (and Embeddings) Inference",
     .local = true,
     .quirks =
-        &(const struct quirks){
+        &(const struct openai_quirks){
+            .document = openai_chat_document,
             .system_role = "system",
             .max_tokens = "max_tokens",
-            .schema = SCHEMA_VALUE,
+            .schema = OPENAI_SCHEMA_VALUE,
+            .vectors = OPENAI_VECTORS_TEI,
+            .max_stop = 4,
             .no_zero = true,
+            .no_effort = true,
         },
 };
 
@@ -410,9 +183,10 @@ const struct provider provider_openai_compatible = {
     .api = "openai-compatible",
     .title = "any server that speaks OpenAI's chat completions",
     .quirks =
-        &(const struct quirks){
+        &(const struct openai_quirks){
+            .document = openai_chat_document,
             .system_role = "system",
             .max_tokens = "max_tokens",
-            .schema = SCHEMA_STRICT,
+            .schema = OPENAI_SCHEMA_STRICT,
         },
 };

@@ -358,24 +358,3 @@ int wire_list(const char *data, size_t len, const char *list, const char *name, 
         add_name(item, name, prefix, names);
     return names->failed ? -ENOMEM : 0;
 }
-
-void wire_models(struct provider_reply *reply, const char *data, size_t len, const char *list,
-                 const char *name, const char *prefix)
-{
-    struct json_view document;
-    if (reply->error != CLASS_NONE)
-        return;
-    if (!json_view_parse(&document, data, len)) {
-        failure_no_json(reply, "the list of models", data, len);
-        return;
-    }
-    int rc = wire_list(data, len, list, name, prefix, &reply->text);
-    if (rc == -ENOMEM)
-        provider_reply_fail(reply, CLASS_RETRY, "out of memory while reading the list of models");
-    else if (rc != 0)
-        failure_inside(reply, document, CLASS_BAD_RESPONSE);
-    if (reply->error != CLASS_NONE)
-        return;
-    reply->finish = FINISH_DONE;
-    reply->finished = true;
-}

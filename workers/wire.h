@@ -76,13 +76,9 @@ void wire_event(struct provider_reply *reply, const char *data, size_t len,
 void wire_body(const struct provider *provider, struct provider_reply *reply, const char *data,
                size_t len, wire_document *document);
 
-/* provider.list_parse(): for each item of the array `list` of an object, the member `name`, less
+/* For each item of the array `list` of an object, the member `name`, less
  * `prefix`. 0, -EBADMSG, -ENOMEM. */
 int wire_list(const char *data, size_t len, const char *list, const char *name, const char *prefix,
               struct buf *names);
-/* The same for provider.body() of PROVIDER_LIST: the names go into the reply's text, one a line. An
- * error in the place of the list, or what is no list, is the reply's error. */
-void wire_models(struct provider_reply *reply, const char *data, size_t len, const char *list,
-                 const char *name, const char *prefix);
 
 #endif

@@ -1,12 +1,14 @@
 /* Any answer to any provider: a success or a failure with a sentence, never both or none. The first
- * byte chooses the provider ('a' is the first of the table), the second one what is fed: s a
- * stream, b a body, f an HTTP error, l a list of models. */
+ * byte chooses the provider ('a' is the first of the table), the second one what was asked and what
+ * is fed: of a chat s a stream, b a body; of the Responses API r a stream, R a body; e vectors (the
+ * third byte says of how many texts, from '0'); l a list of models; f an HTTP error. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "workers/framing.h"
 #include "workers/http_headers.h"
+#include "workers/json_view.h"
 #include "workers/provider.h"
 #include "workers/utf8.h"
 
@@ -78,38 +80,63 @@ static void check(const struct provider_reply *reply)
         abort();
 }
 
+/* What the call was, by the second byte. */
+static struct provider_call call_of(uint8_t what)
+{
+    bool embeds = what == 'e', lists = what == 'l';
+    return (struct provider_call){
+        .kind = embeds  ? PROVIDER_EMBED
+                : lists ? PROVIDER_LIST
+                        : PROVIDER_CHAT,
+        .responses = what == 'r' || what == 'R',
+        .max_tokens = 5,
+    };
+}
+
+/* Vectors are what they say: as many as the texts. */
+static void check_vectors(const struct provider_reply *reply)
+{
+    struct json_view vectors, vector;
+    size_t n = 0;
+    if (!reply->finished || reply->kind != PROVIDER_EMBED)
+        return;
+    if (!json_view_parse(&vectors, reply->text.data, reply->text.len) ||
+        vectors.kind != JSON_VIEW_ARRAY)
+        abort();
+    for (; json_view_next(&vectors, NULL, &vector); n++)
+        if (json_view_first(vector).kind != JSON_VIEW_NUMBER)
+            abort();
+    if (n != reply->n_inputs)
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     size_t n;
     const struct provider *const *table = provider_table(&n);
-    if (size < 2)
+    if (size < 3)
         return 0;
     const struct provider *provider = table[(uint8_t)(data[0] - 'a') % n];
     const char *bytes = (const char *)data + 2;
     size_t len = size - 2;
+    struct provider_call call = call_of(data[1]);
     struct provider_reply reply;
-    struct buf names = {0};
-    provider_reply_init(&reply);
-    switch (data[1]) {
-    case 's':
-        stream(provider, &reply, bytes, len);
-        break;
-    case 'b':
-        provider->body(provider, &reply, bytes, len);
-        break;
-    case 'f':
-        failure(provider, &reply, bytes, len);
-        break;
-    case 'l':
-        if (provider->list_parse != NULL)
-            provider->list_parse(provider, bytes, len, &names);
-        break;
-    default:
-        break;
+    if (call.kind == PROVIDER_EMBED) {
+        call.n_inputs = (uint8_t)(data[2] - '0') % 16;
+        bytes++;
+        len--;
     }
+    provider_reply_init(&reply);
+    provider_reply_expect(&reply, &call);
+    if (data[1] == 's' || data[1] == 'r')
+        stream(provider, &reply, bytes, len);
+    else if (data[1] == 'f')
+        failure(provider, &reply, bytes, len);
+    else if (data[1] != '\0')
+        provider->body(provider, &reply, bytes, len);
     provider->end(provider, &reply);
     check(&reply);
+    check_vectors(&reply);
     provider_reply_release(&reply);
-    buf_release(&names);
     return 0;
 }

@@ -17,7 +17,8 @@ static void every_row_of_the_table_is_complete_and_found_by_its_name(void **stat
         assert_non_null(provider->body);
         assert_non_null(provider->failure);
         assert_non_null(provider->end);
-        assert_true((provider->list == NULL) == (provider->list_parse == NULL));
+        assert_true(provider->kinds & PROVIDER_KIND(PROVIDER_CHAT));
+        assert_true(provider->kinds < PROVIDER_KIND(PROVIDER_KIND_COUNT));
         assert_true(!provider->needs_key || provider->key_env != NULL);
     }
     assert_null(provider_find("nobody"));
@@ -142,6 +143,35 @@ static void noop_answers_at_once(void **state)
     provider_reply_release(&reply);
 }
 
+static void noop_makes_a_vector_of_each_text_and_lists_itself(void **state)
+{
+    (void)state;
+    struct provider_reply reply = body_of("noop", PROVIDER_EMBED, 3, "");
+    assert_success(&reply, "[[1],[1],[1]]");
+    provider_reply_release(&reply);
+    reply = body_of("noop", PROVIDER_LIST, 0, "");
+    assert_success(&reply, "noop\n");
+    provider_reply_release(&reply);
+}
+
+static void reply_takes_over_what_it_is_read_by(void **state)
+{
+    (void)state;
+    struct provider_call call = {.kind = PROVIDER_EMBED,
+                                 .responses = true,
+                                 .n_inputs = 7,
+                                 .dimensions = 512,
+                                 .max_tokens = 9};
+    struct provider_reply reply;
+    provider_reply_init(&reply);
+    provider_reply_expect(&reply, &call);
+    assert_int_equal(reply.kind, PROVIDER_EMBED);
+    assert_true(reply.responses);
+    assert_int_equal(reply.n_inputs, 7);
+    assert_int_equal(reply.dimensions, 512);
+    assert_int_equal(reply.max_tokens, 9);
+}
+
 static void finish_names_are_those_of_the_stored_outcome(void **state)
 {
     (void)state;
@@ -186,6 +216,8 @@ int main(void)
         cmocka_unit_test(temperature_is_sent_only_when_asked),
         cmocka_unit_test(key_is_in_the_headers_alone),
         cmocka_unit_test(noop_answers_at_once),
+        cmocka_unit_test(noop_makes_a_vector_of_each_text_and_lists_itself),
+        cmocka_unit_test(reply_takes_over_what_it_is_read_by),
         cmocka_unit_test(finish_names_are_those_of_the_stored_outcome),
         cmocka_unit_test(first_cause_of_a_failure_stands),
         cmocka_unit_test(failed_reply_is_never_finished),

@@ -1,4 +1,6 @@
 /* OpenAI's chat completions and those who speak them: bytes in, reply out. */
+#include <stdio.h>
+
 #include "tests/unit/provider_check.h"
 
 #define CHUNK(delta, finish)                                                                       \
@@ -580,216 +582,217 @@ static void long_error_text_is_cut(void **state)
     assert_true(strlen(reply.error_text) < 300);
 }
 
-static void request_of_openai_is_exact(void **state)
-{
-    (void)state;
-    struct provider_call call = plain_call();
-    call.system = "Be \"terse\".";
-    call.prompt = "Gr\xc3\xbc\xc3\x9f\n\xff";
-    call.prompt_len = strlen(call.prompt);
-    call.temperature = 0.2;
-    call.max_tokens = 800;
-    call.json_schema = "{\"type\":\"object\",\"properties\":{\"text\":{\"type\":\"string\"}},"
-                       "\"required\":[\"text\"],\"additionalProperties\":false}";
-    check_request(
-        "openai", &call, "https://api.openai.com/v1/chat/completions",
-        "Content-Type: application/json\nAuthorization: Bearer " KEY "\n",
-        "{\"model\":\"m\",\"messages\":[{\"role\":\"developer\",\"content\":\"Be \\\"terse\\\".\"},"
-        "{\"role\":\"user\",\"content\":\"Gr\xc3\xbc\xc3\x9f\\n\xef\xbf\xbd\"}],"
-        "\"max_completion_tokens\":800,\"temperature\":0.2,\"response_format\":"
-        "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"strict\":true,\"schema\":"
-        "{\"type\":\"object\",\"properties\":{\"text\":{\"type\":\"string\"}},"
-        "\"required\":[\"text\"],\"additionalProperties\":false}}},\"stream\":true,"
-        "\"stream_options\":{\"include_usage\":true,\"include_obfuscation\":false}}");
-}
-
-static void plain_request_holds_nothing_that_was_not_asked(void **state)
-{
-    (void)state;
-    struct provider_call call = plain_call();
-    call.stream = false;
-    call.key = NULL;
-    call.base_url = "http://127.0.0.1:9";
-    check_request("openai-compatible", &call, "http://127.0.0.1:9/v1/chat/completions",
-                  "Content-Type: application/json\n",
-                  "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],"
-                  "\"stream\":false}");
-}
-
-static void only_openai_gets_max_completion_tokens(void **state)
-{
-    (void)state;
-    struct provider_call call = plain_call();
-    call.max_tokens = 5;
-    call.base_url = "http://h";
-    for (size_t i = 0; i < FAMILY; i++) {
-        struct provider_request request = build(family[i], &call);
-        bool openai = strcmp(family[i], "openai") == 0;
-        assert_int_equal(strstr(request.body.data, "\"max_completion_tokens\":5") != NULL, openai);
-        assert_int_equal(strstr(request.body.data, "\"max_tokens\":5") != NULL, !openai);
-        assert_int_equal(strstr(request.body.data, "obfuscation") != NULL, openai);
-        assert_non_null(strstr(request.body.data, "\"include_usage\":true"));
-        provider_request_release(&request);
-    }
-}
-
-static void structured_output_has_each_servers_own_form(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *api, *format;
-    } cases[] = {
-        {"huggingface", "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"strict\":"
-                        "false,\"schema\":{\"type\":\"object\"}}}"},
-        {"lmstudio", "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"strict\":"
-                     "false,\"schema\":{\"type\":\"object\"}}}"},
-        {"llamacpp", "{\"type\":\"json_schema\",\"json_schema\":{\"name\":\"answer\",\"schema\":"
-                     "{\"type\":\"object\"}}}"},
-        {"tgi", "{\"type\":\"json\",\"value\":{\"type\":\"object\"}}"},
-    };
-    struct provider_call call = plain_call();
-    call.base_url = "http://h";
-    call.json_schema = " {\"type\":\"object\"} ";
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct provider_request request = build(cases[i].api, &call);
-        json_t *json = json_loads(request.body.data, 0, NULL);
-        char *format = json_dumps(json_object_get(json, "response_format"), 0);
-        assert_non_null(format);
-        assert_json(format, strlen(format), cases[i].format);
-        free(format);
-        json_decref(json);
-        provider_request_release(&request);
-    }
-}
-
-static void strict_is_said_only_of_schemas_that_are(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *schema;
-        bool strict;
-    } cases[] = {
-        {"{\"type\":\"object\",\"properties\":{},\"additionalProperties\":false}", true},
-        {"{\"type\":\"object\",\"properties\":{}}", false},
-        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"string\"}},\"required\":[],"
-         "\"additionalProperties\":false}",
-         false},
-        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"array\",\"items\":{\"type\":"
-         "\"object\"}}},\"required\":[\"a\"],\"additionalProperties\":false}",
-         false},
-        {"{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"array\",\"items\":{\"type\":"
-         "\"string\"}}},\"required\":[\"a\"],\"additionalProperties\":false}",
-         true},
-    };
-    struct provider_call call = plain_call();
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        call.json_schema = cases[i].schema;
-        struct provider_request request = build("openai", &call);
-        assert_non_null(
-            strstr(request.body.data, cases[i].strict ? "\"strict\":true" : "\"strict\":false"));
-        provider_request_release(&request);
-    }
-}
-
-static void tgi_gets_no_temperature_of_zero(void **state)
-{
-    (void)state;
-    struct provider_call call = plain_call();
-    call.base_url = "http://h";
-    call.temperature = 0;
-    struct provider_request request = build("tgi", &call);
-    assert_null(strstr(request.body.data, "temperature"));
-    provider_request_release(&request);
-    request = build("vllm", &call);
-    assert_non_null(strstr(request.body.data, "\"temperature\":0"));
-    provider_request_release(&request);
-}
-
-static void base_url_gets_its_version_once(void **state)
-{
-    (void)state;
-    static const struct {
-        const char *base, *url;
-    } cases[] = {
-        {"http://h:1", "http://h:1/v1/chat/completions"},
-        {"http://h:1/", "http://h:1/v1/chat/completions"},
-        {"http://h:1/v1", "http://h:1/v1/chat/completions"},
-        {"http://h:1/v1/", "http://h:1/v1/chat/completions"},
-        {"https://api.groq.com/openai", "https://api.groq.com/openai/v1/chat/completions"},
-        {"https://open.bigmodel.cn/api/paas/v4",
-         "https://open.bigmodel.cn/api/paas/v4/chat/completions"},
-        {"https://g.example/v1beta/openai/", "https://g.example/v1beta/openai/chat/completions"},
-    };
-    struct provider_call call = plain_call();
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        call.base_url = cases[i].base;
-        struct provider_request request = build("openai-compatible", &call);
-        assert_string_equal(request.url.data, cases[i].url);
-        provider_request_release(&request);
-    }
-}
-
-static void calls_that_cannot_be_expressed_are_refused_with_a_sentence(void **state)
-{
-    (void)state;
-    struct err err;
-    struct provider_call call = plain_call();
-    assert_int_equal(build_error("openai-compatible", &call, &err), -EINVAL);
-    assert_non_null(strstr(err.text, "base_url"));
-    call.base_url = "ftp://x";
-    assert_int_equal(build_error("openai", &call, &err), -EINVAL);
-    call.base_url = "http://x/\r\nEvil: 1";
-    assert_int_equal(build_error("openai", &call, &err), -EINVAL);
-    call.base_url = NULL;
-    call.key = NULL;
-    assert_int_equal(build_error("openai", &call, &err), -EINVAL);
-    assert_non_null(strstr(err.text, "OPENAI_API_KEY"));
-    call.key = "sk-1\nEvil: 1";
-    assert_int_equal(build_error("openai", &call, &err), -EINVAL);
-    assert_null(strstr(err.text, "sk-1"));
-    call.key = KEY;
-    call.json_schema = "{\"type\":";
-    assert_int_equal(build_error("openai", &call, &err), -EINVAL);
-    call.json_schema = "[]";
-    assert_int_equal(build_error("openai", &call, &err), -EINVAL);
-}
-
 static void models_are_listed(void **state)
 {
     (void)state;
-    const struct provider *provider = provider_find("openai");
-    struct provider_call call = plain_call();
-    struct provider_request request = {0};
-    struct err err = {0};
-    assert_int_equal(provider->list(provider, &call, &request, &err), 0);
-    assert_string_equal(request.url.data, "https://api.openai.com/v1/models");
-    assert_non_null(strstr(request.headers.data, "Authorization: Bearer " KEY "\n"));
-    assert_int_equal(request.body.len, 0);
-    provider_request_release(&request);
-
     static const struct {
         const char *body;
-        int rc;
+        enum error_class class_;
         const char *names;
     } cases[] = {
-        {"{\"object\":\"list\",\"data\":[{\"id\":\"a\"},{\"id\":\"org/b:c\"}]}", 0, "a\norg/b:c\n"},
-        {"[{\"id\":\"a\"}]", 0, "a\n"},
-        {"{\"data\":[]}", 0, ""},
-        {"{\"data\":null}", 0, ""},
-        {"{\"data\":[{\"id\":7},{},null,{\"id\":\"x\\ny\"},{\"id\":\"\"},{\"id\":\"b\"}]}", 0,
-         "b\n"},
-        {"{\"error\":\"Unexpected endpoint or method.\"}", -EBADMSG, ""},
-        {"<html>", -EBADMSG, ""},
-        {"", -EBADMSG, ""},
+        {"{\"object\":\"list\",\"data\":[{\"id\":\"a\"},{\"id\":\"org/b:c\"}]}", CLASS_NONE,
+         "a\norg/b:c\n"},
+        {"[{\"id\":\"a\"}]", CLASS_NONE, "a\n"},
+        {"{\"data\":[]}", CLASS_NONE, ""},
+        {"{\"data\":null}", CLASS_NONE, ""},
+        {"{\"data\":[{\"id\":7},{},null,{\"id\":\"x\\ny\"},{\"id\":\"\"},{\"id\":\"b\"}]}",
+         CLASS_NONE, "b\n"},
+        {"{\"error\":\"Unexpected endpoint or method.\"}", CLASS_BAD_RESPONSE, ""},
+        {"{\"error\":{\"code\":\"invalid_api_key\"}}", CLASS_AUTH, ""},
+        {"<html>", CLASS_BAD_RESPONSE, ""},
+        {"", CLASS_BAD_RESPONSE, ""},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        for (size_t k = 0; k < FAMILY; k++) {
+            struct provider_reply reply = body_of(family[k], PROVIDER_LIST, 0, cases[i].body);
+            if (cases[i].class_ == CLASS_NONE)
+                assert_success(&reply, cases[i].names);
+            else
+                assert_error(&reply, cases[i].class_);
+            provider_reply_release(&reply);
+        }
+}
+
+static void cache_writes_are_counted(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        stream("openai", HI STOP "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":2000,"
+                                 "\"completion_tokens\":6,\"prompt_tokens_details\":"
+                                 "{\"cached_tokens\":500,\"cache_write_tokens\":1400}}}\n\n" DONE);
+    assert_success(&reply, "Hi");
+    assert_int_equal(reply.prompt_tokens, 2000); /* all of them */
+    assert_int_equal(reply.cached_tokens, 500);
+    assert_int_equal(reply.cache_write_tokens, 1400);
+    provider_reply_release(&reply);
+}
+
+static void model_that_is_not_there_is_bad_request_with_its_cure(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *api, *body, *cure;
+    } cases[] = {
+        {"openai", E("The model `x` does not exist", "x", "\"model_not_found\""),
+         "orchestrator models --refresh"},
+        {"vllm",
+         "{\"error\":{\"message\":\"The model `x` does not exist.\",\"type\":\"NotFoundError\","
+         "\"code\":404}}",
+         "pull the model"},
+        {"lmstudio", "{\"error\":{\"message\":\"no x\",\"code\":\"model_not_found\"}}",
+         "pull the model"},
+        {"openai", "{\"error\":{\"message\":\"Invalid URL (POST /v1/v1/chat)\"}}",
+         "check base_url"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct buf names = {0};
-        assert_int_equal(
-            provider->list_parse(provider, cases[i].body, strlen(cases[i].body), &names),
-            cases[i].rc);
-        assert_string_equal(names.data != NULL ? names.data : "", cases[i].names);
-        buf_release(&names);
+        struct provider_reply reply = failure(cases[i].api, 404, NULL, cases[i].body);
+        assert_error(&reply, CLASS_BAD_REQUEST);
+        assert_non_null(strstr(reply.error_text, cases[i].cure));
     }
+    char long_body[2000] = "{\"error\":\"model ";
+    memset(long_body + strlen(long_body), 'x', 1200);
+    strcat(long_body, "\"}");
+    struct provider_reply reply = failure("openai", 404, NULL, long_body);
+    assert_non_null(strstr(reply.error_text, "models --refresh)")); /* a long text leaves room */
+}
+
+static void unknown_endpoint_with_200_names_its_cure(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        body("lmstudio", "{\"error\":\"Unexpected endpoint or method. (POST /api/v1/chat)\"}");
+    assert_error(&reply, CLASS_BAD_RESPONSE);
+    assert_non_null(strstr(reply.error_text, "0.4"));
+}
+
+static void should_retry_false_is_obeyed_whatever_the_words_are(void **state)
+{
+    (void)state;
+    static const struct error_case cases[] = {
+        {500, "x-should-retry: false\n", E("oops", "server_error", "null"), CLASS_BAD_REQUEST, -1},
+        {429, "x-should-retry: false\n", E("x", "requests", "\"rate_limit_exceeded\""), CLASS_QUOTA,
+         -1},
+        {503, "x-should-retry: false\n", E("x", "x", "\"server_is_overloaded\""), CLASS_BAD_REQUEST,
+         -1},
+        /* what is out of money stays so */
+        {429, "x-should-retry: true\n", E("x", "insufficient_quota", "null"), CLASS_QUOTA, -1},
+        {400, "x-should-retry: true\n", E("x", "x", "\"context_length_exceeded\""),
+         CLASS_CONTEXT_TOO_LONG, -1},
+        {409, "x-should-retry: true\n", "{}", CLASS_RETRY, -1},
+    };
+    check_errors("openai", cases, sizeof cases / sizeof *cases);
+}
+
+static void window_that_llamacpp_names_is_told(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        failure("llamacpp", 400, NULL,
+                "{\"error\":{\"code\":400,\"type\":\"exceed_context_size_error\",\"message\":"
+                "\"too many\",\"n_prompt_tokens\":9000,\"n_ctx\":8192}}");
+    assert_error(&reply, CLASS_CONTEXT_TOO_LONG);
+    assert_non_null(strstr(reply.error_text, "8192 tokens"));
+}
+
+/* --- the quirks that cost client writers most, by name ------------------------------------------
+ */
+
+static void quirk_http_200_is_not_success(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < FAMILY; i++) {
+        struct provider_reply reply =
+            stream(family[i], HI "data: {\"error\":{\"message\":\"broke\",\"code\":500}}\n\n");
+        assert_error(&reply, CLASS_RETRY);
+        provider_reply_release(&reply);
+        reply = body(family[i], "{\"error\":{\"message\":\"broke\"}}");
+        assert_error(&reply, CLASS_BAD_RESPONSE);
+        provider_reply_release(&reply);
+    }
+}
+
+static void quirk_done_means_different_things(void **state)
+{
+    (void)state;
+    struct provider_reply reply = /* vLLM says it after an error */
+        stream("vllm", HI STOP "data: {\"error\":{\"message\":\"x\",\"code\":500}}\n\n" DONE);
+    assert_error(&reply, CLASS_RETRY);
+    provider_reply_release(&reply);
+    reply = /* llama-server leaves it out after one */
+        stream("llamacpp", HI "data: {\"error\":{\"code\":500,\"message\":\"x\"}}\n\n");
+    assert_error(&reply, CLASS_RETRY);
+    provider_reply_release(&reply);
+    reply = stream("openai-compatible", HI); /* Ollama's /v1 just ends */
+    assert_error(&reply, CLASS_BAD_RESPONSE);
+    provider_reply_release(&reply);
+}
+
+static void quirk_429_of_openai_has_two_meanings(void **state)
+{
+    (void)state;
+    static const char *const money[] = {
+        "insufficient_quota", "credit_balance_exhausted", "organization_spend_limit_exceeded",
+        "project_spend_limit_exceeded", "organization_usage_limit_exceeded"};
+    for (size_t i = 0; i < sizeof money / sizeof *money; i++) {
+        char text[200];
+        snprintf(text, sizeof text, "{\"error\":{\"message\":\"x\",\"code\":\"%s\"}}", money[i]);
+        struct provider_reply reply = failure("openai", 429, "retry-after: 1\n", text);
+        assert_error(&reply, CLASS_QUOTA);
+        assert_int_equal(error_class_action(reply.error), ERROR_MOVE);
+    }
+    struct provider_reply reply =
+        failure("openai", 429, "retry-after: 1\n", E("x", "requests", "\"rate_limit_exceeded\""));
+    assert_int_equal(error_class_action(reply.error), ERROR_WAIT);
+}
+
+static void quirk_error_codes_may_be_integers(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        stream("llamacpp", "data: {\"error\":{\"code\":503,\"message\":\"x\"}}\n\n");
+    assert_error(&reply, CLASS_OVERLOADED);
+}
+
+static void quirk_comment_pings_are_no_events(void **state)
+{
+    (void)state;
+    struct provider_reply reply =
+        stream("llamacpp", ":\n\n" HI ":\n\n: ping\n\n" STOP ":\n\n" DONE);
+    assert_success(&reply, "Hi");
+    provider_reply_release(&reply);
+}
+
+static void quirk_arguments_of_tools_are_strings_in_fragments(void **state)
+{
+    (void)state;
+    struct provider_reply reply = stream(
+        "openai",
+        CHUNK(
+            "{\"tool_calls\":[{\"index\":0,\"id\":\"c\",\"function\":{\"name\":\"f\",\"arguments\":"
+            "\"\"}}]}",
+            "null")
+            CHUNK("{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{\\\"a\"}}]}",
+                  "null") CHUNK("{}", "\"tool_calls\"") DONE);
+    assert_error(&reply, CLASS_BAD_RESPONSE); /* none was offered */
+    assert_int_equal(reply.finish, FINISH_TOOLS);
+    provider_reply_release(&reply);
+}
+
+static void stream_cut_anywhere_reads_the_same(void **state)
+{
+    (void)state;
+    static const char *const streams[] = {
+        HI CHUNK("{\"reasoning\":\"h\xc3\xbc\"}", "null") STOP USAGE DONE,
+        "data:{\"choices\":[{\"delta\":{\"content\":\"Gr\xc3\xbc\xc3\x9f\"},\"finish_reason\":null}"
+        "]}\r\n\r\n:\r\n\r\ndata:{\"choices\":[{\"delta\":{},\"finish_reason\":\"stop\"}]}\r\n\r\n"
+        "data:[DONE]\r\n\r\n",
+        HI "data: {\"error\":{\"message\":\"Please try again in 1.5s.\",\"code\":"
+           "\"rate_limit_exceeded\"}}\n\n" DONE,
+        HI STOP "data: [DONE]",
+    };
+    for (size_t i = 0; i < sizeof streams / sizeof *streams; i++)
+        for (size_t k = 0; k < FAMILY; k++)
+            check_every_split(family[k], streams[i]);
 }
 
 static void nulls_and_wrong_types_never_crash(void **state)
@@ -872,15 +875,19 @@ int main(void)
         cmocka_unit_test(huggingface_error_bodies_of_every_shape_are_understood),
         cmocka_unit_test(error_text_is_one_clean_line_without_keys),
         cmocka_unit_test(long_error_text_is_cut),
-        cmocka_unit_test(request_of_openai_is_exact),
-        cmocka_unit_test(plain_request_holds_nothing_that_was_not_asked),
-        cmocka_unit_test(only_openai_gets_max_completion_tokens),
-        cmocka_unit_test(structured_output_has_each_servers_own_form),
-        cmocka_unit_test(strict_is_said_only_of_schemas_that_are),
-        cmocka_unit_test(tgi_gets_no_temperature_of_zero),
-        cmocka_unit_test(base_url_gets_its_version_once),
-        cmocka_unit_test(calls_that_cannot_be_expressed_are_refused_with_a_sentence),
         cmocka_unit_test(models_are_listed),
+        cmocka_unit_test(cache_writes_are_counted),
+        cmocka_unit_test(model_that_is_not_there_is_bad_request_with_its_cure),
+        cmocka_unit_test(unknown_endpoint_with_200_names_its_cure),
+        cmocka_unit_test(should_retry_false_is_obeyed_whatever_the_words_are),
+        cmocka_unit_test(window_that_llamacpp_names_is_told),
+        cmocka_unit_test(quirk_http_200_is_not_success),
+        cmocka_unit_test(quirk_done_means_different_things),
+        cmocka_unit_test(quirk_429_of_openai_has_two_meanings),
+        cmocka_unit_test(quirk_error_codes_may_be_integers),
+        cmocka_unit_test(quirk_comment_pings_are_no_events),
+        cmocka_unit_test(quirk_arguments_of_tools_are_strings_in_fragments),
+        cmocka_unit_test(stream_cut_anywhere_reads_the_same),
         cmocka_unit_test(nulls_and_wrong_types_never_crash),
         cmocka_unit_test(memory_that_runs_out_is_an_error),
     };
