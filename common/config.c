@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -127,18 +128,28 @@ static char *find_file(const char *path)
     return found != NULL ? found : running_file();
 }
 
-static int read_text(const char *path, struct buf *text, struct err *err)
+int config_read_file(const char *path, bool regular, struct buf *text)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+    struct stat st;
+    /* without waiting for the writer of a pipe, when that could not be used anyway */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | (regular ? O_NONBLOCK : 0));
     if (fd < 0)
-        return err_set(err, -errno, "cannot read the configuration %s: %s", path, strerror(errno));
+        return -errno;
     ssize_t got = 1;
-    while (got > 0 && text->len <= YAML_MAX_BYTES && buf_reserve(text, 65536)) {
+    int rc = regular && (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode)) ? -EINVAL : 0;
+    while (rc == 0 && got > 0 && text->len <= YAML_MAX_BYTES && buf_reserve(text, 65536)) {
         got = read(fd, text->data + text->len, 65536);
         text->len += got > 0 ? (size_t)got : 0;
     }
-    int rc = got < 0 ? -errno : text->failed ? -ENOMEM : 0;
+    if (rc == 0)
+        rc = got < 0 ? -errno : text->failed ? -ENOMEM : 0;
     close(fd);
+    return rc;
+}
+
+static int read_text(const char *path, struct buf *text, struct err *err)
+{
+    int rc = config_read_file(path, false, text);
     if (rc != 0)
         err_set(err, rc, "cannot read the configuration %s: %s", path, strerror(-rc));
     return rc;

@@ -58,7 +58,8 @@ struct config_price {
     double cache_write; /* prompt tokens written to its cache; -1: as input */
 };
 
-/* What is not set here comes from the shipped registry, where that knows the name (registry.h). */
+/* What the file does not set comes from the shipped registry, where that knows the name
+ * (model_registry.h): context, max_output, prices (of remote models), capabilities, refuses, endpoint. */
 struct config_model {
     char *alias;    /* key under models: */
     char *provider; /* name of a provider */
@@ -81,6 +82,7 @@ struct config_model {
     char *keep_alive; /* how long a local runtime keeps it loaded, "10m"; NULL: its default */
     bool strict;      /* another served model is an error, not only a mark */
 };
+#define CONFIG_EFFORTS "none", "minimal", "low", "medium", "high"
 #define CONFIG_CAPABILITIES "json_schema", "tools", "images", "embeddings", "thinking"
 #define CONFIG_PARAMETERS                                                                          \
     "temperature", "seed", "stop", "effort", "max_tokens", "json_schema", "system", "stream_options"

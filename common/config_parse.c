@@ -186,11 +186,18 @@ static int check_name(struct config_reader *reader, const struct config_section 
     return 0;
 }
 
-static int read_item(struct config_reader *reader, const struct config_section *section,
+int config_read_map(struct config_reader *reader, const char *what,
+                    const struct config_field *fields, size_t n_fields,
+                    const struct yaml_node *node, void *base)
+{
+    struct scope scope = {what, fields, n_fields, ""};
+    return read_map(reader, &scope, node, base);
+}
+
+int config_read_item(struct config_reader *reader, const struct config_section *section,
                      const struct yaml_node *child, char *items, size_t index)
 {
     char *item = items + index * section->size;
-    struct scope scope = {section->what, section->fields, section->n_fields, ""};
     const struct yaml_node *name = section->list ? yaml_map_get(child, "name") : child->key;
     int rc = config_defaults(reader, section->fields, section->n_fields, item);
     if (rc != 0)
@@ -203,7 +210,7 @@ static int read_item(struct config_reader *reader, const struct config_section *
     }
     if (child->type != YAML_MAP && (section->list || !yaml_is_null(child)))
         return config_problem(reader, child, "a %s must be a map of `key: value`", section->what);
-    rc = read_map(reader, &scope, child, item);
+    rc = config_read_map(reader, section->what, section->fields, section->n_fields, child, item);
     if (rc == 0)
         rc = check_name(reader, section, name != NULL ? name : child, items, index);
     return rc;
@@ -231,7 +238,7 @@ static int read_section(struct config_reader *reader, const struct config_sectio
     for (const struct yaml_node *child = node->first; child != NULL; child = child->next) {
         count++; /* before it is filled: config_free() frees what there is */
         memcpy(base + section->count_offset, &count, sizeof count);
-        if (read_item(reader, section, child, items, count - 1) == -ENOMEM)
+        if (config_read_item(reader, section, child, items, count - 1) == -ENOMEM)
             return -ENOMEM;
     }
     return 0;
@@ -247,6 +254,8 @@ static int read_root(struct config_reader *reader, const struct yaml_node *root)
         if (read_section(reader, &config_sections[i], yaml_map_get(root, config_sections[i].key)) ==
             -ENOMEM)
             rc = -ENOMEM;
+    if (rc == 0)
+        rc = config_include(reader, root);
     if (rc == 0 && config_complete(reader, root) == -ENOMEM)
         rc = -ENOMEM;
     return rc != 0 ? rc : reader->errors > 0 ? -EINVAL : 0;
@@ -276,6 +285,7 @@ int config_read(struct config **ret, const char *name, const char *text, size_t 
         rc = config_defaults(&reader, config_fields, config_n_fields, reader.config);
     if (rc == 0)
         rc = read_root(&reader, yaml_root(yaml));
+    config_include_release(&reader);
     yaml_release(&yaml);
     if (rc == -ENOMEM)
         err_set(err, rc, "%s: out of memory", name);

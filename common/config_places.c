@@ -103,9 +103,10 @@ static int set_keys(struct config_reader *reader, const struct config_field *fie
 
 static void print_keys(const struct config_field *field, const void *base, struct buf *out)
 {
-    config_print_texts(field, base, out);
     if (*(const size_t *)(const void *)((const char *)base + field->count_offset) == 0)
         buf_add_str(out, "none");
+    else
+        config_print_texts(field, base, out);
 }
 
 const struct config_kind config_kind_keys = {"place of a key, or a list", set_keys, print_keys,

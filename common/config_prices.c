@@ -28,7 +28,10 @@ static bool is_date(const char *text)
     for (; form[i] != '\0' && text[i] != '\0'; i++)
         if (form[i] == 'd' ? text[i] < '0' || text[i] > '9' : text[i] != form[i])
             return false;
-    return form[i] == '\0' && text[i] == '\0';
+    if (form[i] != '\0' || text[i] != '\0')
+        return false;
+    int month = (text[5] - '0') * 10 + text[6] - '0', day = (text[8] - '0') * 10 + text[9] - '0';
+    return month >= 1 && month <= 12 && day >= 1 && day <= 31;
 }
 
 static int set_member(struct config_reader *reader, const struct yaml_node *child,
@@ -76,6 +79,23 @@ static int set_price(struct config_reader *reader, const struct yaml_node *node,
     return 0;
 }
 
+/* The last that applies counts: of equal bands the later date must come later, or the earlier one
+ * would count for ever. */
+static int check_order(struct config_reader *reader, const struct yaml_node *list,
+                       const struct config_price *prices, size_t count)
+{
+    for (size_t i = 1; i < count; i++)
+        for (size_t before = 0; before < i; before++) {
+            const char *earlier = prices[before].from, *later = prices[i].from;
+            if (prices[i].above_tokens == prices[before].above_tokens &&
+                (later == NULL || (earlier != NULL && strcmp(earlier, later) >= 0)))
+                return config_problem(reader, yaml_at(list, i),
+                                      "prices must be in the order of their dates: `from` must be "
+                                      "later than that of the prices before");
+        }
+    return 0;
+}
+
 static void free_prices(struct config_price *prices, size_t count)
 {
     for (size_t i = 0; prices != NULL && i < count; i++)
@@ -107,6 +127,8 @@ static int set_prices(struct config_reader *reader, const struct config_field *f
         prices[i].cached = prices[i].cache_write = -1;
         rc = set_price(reader, item, &prices[i]);
     }
+    if (rc == 0)
+        rc = check_order(reader, node, prices, count);
     if (rc != 0) {
         free_prices(prices, count);
         return rc;
@@ -123,8 +145,8 @@ static void print_prices(const struct config_field *field, const void *base, str
     size_t count;
     memcpy(&prices, (const char *)base + field->offset, sizeof prices);
     memcpy(&count, (const char *)base + field->count_offset, sizeof count);
-    if (count == 0)
-        return;
+    if (prices == NULL)
+        return; /* an empty list is printed: the registry must not fill it */
     buf_add_char(out, '[');
     for (size_t i = 0; i < count; i++) {
         buf_add_str(out, i == 0 ? "{" : ", {");

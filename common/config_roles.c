@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/config_tables.h"
+#include "common/model_registry.h"
 #include "schemas/mem.h"
 
 const struct config_role_preset config_role_presets[] = {
@@ -118,7 +119,16 @@ static int add_preset(struct config_reader *reader, const struct config_role_pre
     return rc != 0 ? rc : copy_text(&role->system, preset->system);
 }
 
-/* All models, local ones first, each in the order of the file. */
+/* Whether the role may use the model: it answers prompts and has all of the role's tags. */
+static bool suits(const struct config_role *role, const struct config_model *model)
+{
+    for (size_t i = 0; i < role->n_tags; i++)
+        if (!model_registry_has(model->tags, model->n_tags, role->tags[i]))
+            return false;
+    return !model_registry_only_embeds(model);
+}
+
+/* All models that suit, local ones first, each in the order of the file. */
 static int prefer_all(const struct config *config, struct config_role *role)
 {
     if (config->n_models == 0)
@@ -129,7 +139,7 @@ static int prefer_all(const struct config *config, struct config_role *role)
     for (int pass = 0; pass < 2; pass++)
         for (size_t i = 0; i < config->n_models; i++) {
             const struct config_model *model = &config->models[i];
-            if (model->local != (pass == 0))
+            if (model->local != (pass == 0) || !suits(role, model))
                 continue;
             int rc = copy_text(&role->models[role->n_models], model->alias);
             if (rc != 0)

@@ -51,7 +51,7 @@ static const char *const mode_choices[] = {"online", "offline", NULL};
 static const char *const engine_choices[] = {"duckduckgo", "searxng", "google", NULL};
 static const char *const search_choices[] = {"auto", "always", "never", NULL};
 static const char *const endpoint_choices[] = {"auto", "chat", "responses", NULL};
-static const char *const effort_choices[] = {"none", "minimal", "low", "medium", "high", NULL};
+static const char *const effort_choices[] = {CONFIG_EFFORTS, NULL};
 static const char *const cache_choices[] = {"auto", "on", "off", NULL};
 static const char *const hedge_choices[] = {"off", "auto", NULL};
 static const char *const capability_choices[] = {CONFIG_CAPABILITIES, NULL};
@@ -126,6 +126,9 @@ const struct config_field config_fields[] = {
      .max = 100000,
      .help = "Most subtasks that a model's plan may have; the file of `submit --plan` may have "
              "10,000."},
+    {"include", &config_kind_include,
+     .help = "A YAML file with further `models`, or a list of such; a model that is in this file "
+             "too is taken from here."},
     {"simulator.port", &config_kind_int, TOP(simulator_port), .fallback = "0", .min = 0,
      .max = 65535, .quiet = true,
      .help = "The local stack starts `orchestrator-sim` on this port of 127.0.0.1, and every "
@@ -158,10 +161,12 @@ static const struct config_field provider_fields[] = {
      .max = DAY_MS, .help = "The whole call, ms; 0: no limit."},
     {"limits.requests_per_minute", &config_kind_int, PROVIDER(requests_per_minute), .fallback = "0",
      .min = 0, .max = MANY, .quiet = true,
-     .help = "Requests per minute of all workers on all machines together; 0: no limit."},
+     .help = "Requests in any 60 s of all workers on all machines together, counted in Redis; a "
+             "subtask that has to wait leaves its place to others. 0: no limit."},
     {"limits.tokens_per_minute", &config_kind_int, PROVIDER(tokens_per_minute), .fallback = "0",
      .min = 0, .max = MANY, .quiet = true,
-     .help = "Tokens per minute of all workers together; 0: no limit."},
+     .help = "Tokens in any 60 s of all workers together, prompts and answers: estimated before a "
+             "call, corrected after it; 0: no limit."},
     {"limits.concurrency", &config_kind_int, PROVIDER(concurrency), .fallback = "0", .min = 0,
      .max = MANY, .quiet = true, .help = "Calls at once of all workers together; 0: no limit."},
     {"key_limits.requests_per_minute", &config_kind_int, PROVIDER(key_requests_per_minute),
@@ -213,10 +218,10 @@ static const struct config_field model_fields[] = {
     {"name", &config_kind_text, MODEL(name),
      .help = "The provider's name of the model; by default the alias."},
     {"context", &config_kind_int, MODEL(context), .fallback = "0", .min = 0, .max = 1e9,
-     .help = "Context window in tokens, within which earlier results are cut to fit; 0: unknown, "
-             "taken as 100000."},
+     .help = "Context window in tokens, within which earlier results are cut to fit; by default "
+             "what the shipped registry knows; 0: unknown, taken as 100000."},
     {"max_output", &config_kind_int, MODEL(max_output), .fallback = "0", .min = 0, .max = 1e9,
-     .help = "Longest answer in tokens; 0: unknown."},
+     .help = "Longest answer in tokens; by default what the shipped registry knows; 0: unknown."},
     {"local", &config_kind_bool, MODEL(local),
      .help = "Runs on your own hardware; by default what the provider's api says."},
     {"served", &config_kind_texts, LIST(config_model, served),
@@ -236,12 +241,14 @@ static const struct config_field model_fields[] = {
     {"effort", &config_kind_choice, MODEL(effort), .choices = effort_choices,
      .help = "Effort of reasoning where the role does not say; by default the provider's."},
     {"keep_alive", &config_kind_text, MODEL(keep_alive),
-     .help = "How long a local runtime keeps it loaded when idle: `10m`, `-1s` for ever."},
+     .help = "How long a local runtime keeps it loaded when idle: `10m`, `300s`, a number of "
+             "seconds; `-1`: for ever."},
     {"price", &config_kind_prices, LIST(config_model, prices),
      .help =
          "USD per million tokens: `{input, output, cached, cache_write}`, or a list of such, each "
-         "with `from` (a date) or `above_tokens` (of the prompt): the last that applies counts. By "
-         "default the shipped registry's."},
+         "with `from` (a date) or `above_tokens` (of the prompt): the last that applies counts. "
+         "`{}` "
+         "is free. By default the shipped registry's, for models that are not local."},
 };
 
 #define WORKER(member) MEMBER(config_worker, member)
@@ -260,7 +267,7 @@ static const struct config_field worker_fields[] = {
     {"health", &config_kind_text, WORKER(health),
      .help = "URL that answers 2xx once that runtime is usable."},
     {"share", &config_kind_bool, WORKER(share), .fallback = "false", .quiet = true,
-     .help = "Another worker may be pinned to the same GPU."},
+     .help = "Another worker that shares too may be pinned to the same GPU."},
     {"start_ms", &config_kind_int, WORKER(start_ms), .fallback = "600000", .min = 100,
      .max = DAY_MS, .quiet = true,
      .help = "Most time until the launched runtime is healthy, ms; then it is started again."},

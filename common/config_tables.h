@@ -1,5 +1,5 @@
 /* The tables behind the configuration: what may be written, its type, default, limits and help.
- * Private to common/config*.c. */
+ * Private to common/config*.c and common/model_registry.c. */
 #ifndef COMMON_CONFIG_TABLES_H
 #define COMMON_CONFIG_TABLES_H
 
@@ -9,9 +9,18 @@
 #include "common/config.h"
 #include "common/yaml.h"
 
-struct config_reader {
+/* Where something stands that may be in an included file. */
+struct config_place {
     const struct yaml *yaml;
+    const struct yaml_node *node;
+};
+
+struct config_reader {
+    const struct yaml *yaml; /* the file that is read now: errors name it */
     struct config *config;
+    struct config_place *models; /* of each of config->models */
+    struct yaml **included;      /* owned: the places are in them */
+    size_t n_included;
     config_problem_fn *fn; /* may be NULL */
     void *ctx;
     struct err *err; /* the first error */
@@ -52,6 +61,7 @@ extern const struct config_kind config_kind_keys;
 extern const struct config_kind config_kind_redis;   /* offset 0 of struct config */
 extern const struct config_kind config_kind_brokers; /* offset 0 of struct config */
 extern const struct config_kind config_kind_offline; /* routing.mode */
+extern const struct config_kind config_kind_include; /* names of files; nothing is kept */
 
 struct config_field {
     const char *key; /* dots for nested maps: "timeouts.gap_ms" */
@@ -115,14 +125,48 @@ void *config_items(const struct config *config, const struct config_section *sec
 /* Sets a new struct's members to their defaults. 0 or -ENOMEM. */
 int config_defaults(struct config_reader *reader, const struct config_field *fields,
                     size_t n_fields, void *base);
+/* One map by a table; goes on after an error, so that all are told. what: "model". 0 or -ENOMEM:
+ * whether there were errors is in reader->errors. */
+int config_read_map(struct config_reader *reader, const char *what,
+                    const struct config_field *fields, size_t n_fields,
+                    const struct yaml_node *node, void *base);
+/* The index-th of a section's items, which are zero; the same returns. */
+int config_read_item(struct config_reader *reader, const struct config_section *section,
+                     const struct yaml_node *child, char *items, size_t index);
+/* Fills reader->models, and adds the models of the files under `include`. 0 or -ENOMEM. */
+int config_include(struct config_reader *reader, const struct yaml_node *root);
+void config_include_release(struct config_reader *reader);
+/* The whole file, at most YAML_MAX_BYTES and one more. 0; -errno; -EINVAL when only a regular file
+ * will do and it is none. */
+int config_read_file(const char *path, bool regular, struct buf *text);
+
 /* What the tables cannot say: references, defaults that depend on other values, built-in roles.
  * 0; -EINVAL when something was reported; -ENOMEM. */
 int config_complete(struct config_reader *reader, const struct yaml_node *root);
+/* The parts of it that have files of their own; the same returns. */
+int config_complete_provider(struct config_reader *reader, struct config_provider *provider,
+                             const struct yaml_node *node);
+int config_complete_model(struct config_reader *reader, struct config_model *model,
+                          const struct yaml_node *node);
+int config_complete_worker(struct config_reader *reader, struct config_worker *worker,
+                           const struct yaml_node *node);
 /* Built-in roles that the file did not set, and role preferences. 0 or -ENOMEM. */
 int config_complete_roles(struct config_reader *reader);
+/* Warnings and errors about what is complete: roles and their models; budgets and routing. */
+void config_check_roles(struct config_reader *reader, const struct yaml_node *roles);
+void config_check_limits(struct config_reader *reader, const struct yaml_node *root);
 /* Parses into a new config; fn may be NULL. */
 int config_read(struct config **ret, const char *name, const char *text, size_t len,
                 config_problem_fn *fn, void *ctx, struct err *err);
+
+/* Helpers of the completion. A node to point at: the member of a map, else the map itself. */
+const struct yaml_node *config_node_of(const struct yaml_node *map, const char *key);
+/* Tells that `name` is none of the names of the section, and which is near. Returns -EINVAL. */
+int config_dangling(struct config_reader *reader, const struct yaml_node *at, const char *what,
+                    const char *name, const char *section_key);
+/* Relative paths are relative to the folder of the file that is read. What is before the path is
+ * kept: the first `prefix` bytes. 0 or -ENOMEM. */
+int config_make_absolute(const struct config_reader *reader, char **path, size_t prefix);
 
 /* Formats into memory of its own; NULL when there is none. */
 char *config_text(const char *format, ...) __attribute__((format(printf, 1, 2)));

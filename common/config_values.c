@@ -159,7 +159,7 @@ int config_copy_texts(struct config_reader *reader, const struct config_field *f
     if (count > CONFIG_MAX_ITEMS)
         return config_problem(reader, node, "`%s` has more than %d items", field->key,
                               CONFIG_MAX_ITEMS);
-    char **texts = mem_zalloc(count * sizeof *texts);
+    char **texts = mem_zalloc((count + 1) * sizeof *texts); /* an empty list is not NULL */
     if (texts == NULL)
         return -ENOMEM;
     const struct yaml_node *item = node->type == YAML_SEQ ? node->first : node;
@@ -206,8 +206,9 @@ static int set_texts(struct config_reader *reader, const struct config_field *fi
 void config_print_texts(const struct config_field *field, const void *base, struct buf *out)
 {
     size_t count = *(const size_t *)(const void *)((const char *)base + field->count_offset);
-    if (count > 0)
-        print_list(*(char **const *)member_of(field, base), count, out);
+    char *const *texts = *(char **const *)member_of(field, base);
+    if (texts != NULL) /* an empty list was written: the registry must not fill it */
+        print_list(texts, count, out);
 }
 
 const struct config_kind config_kind_texts = {"list of text", set_texts, config_print_texts,

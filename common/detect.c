@@ -10,19 +10,17 @@
 #include <unistd.h>
 
 #include "common/config_tables.h"
+#include "common/model_registry.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define LOCAL_CONTEXT 8192 /* Ollama's own default cuts prompts off without a word */
 #define ALL_MODELS 160
 #define SIMULATED_KEY "cmd:echo simulated" /* the formats that demand a key get one */
 
-/* Prices in USD per million tokens: list prices of autumn 2026. */
+/* What is known of them is in the registry. */
 struct cloud_model {
     const char *alias, *name;
     bool strong; /* plans, designs, reviews */
-    bool no_sampling;
-    int64_t context, max_output;
-    double input, output, cached;
 };
 
 struct cloud {
@@ -35,22 +33,17 @@ static const struct cloud clouds[] = {
     {"claude",
      "anthropic",
      {"ANTHROPIC_API_KEY"},
-     {{"claude-sonnet", "claude-sonnet-5-5", true, true, 1000000, 128000, 2, 10, 0.10},
-      {"claude-haiku", "claude-haiku-5-5", false, true, 1000000, 128000, 0.10, 0.50, 0.01}}},
+     {{"claude-sonnet", "claude-sonnet-5-5", true}, {"claude-haiku", "claude-haiku-5-5", false}}},
     {"openai",
      "openai",
      {"OPENAI_API_KEY"},
-     {{"gpt-sol", "gpt-6.1-sol", true, true, 0, 0, 2, 10, 0.10},
-      {"gpt-luna", "gpt-6-luna", false, true, 0, 0, 0.10, 0.50, 0.01}}},
+     {{"gpt-sol", "gpt-6.1-sol", true}, {"gpt-luna", "gpt-6-luna", false}}},
     {"gemini",
      "gemini",
      {"GEMINI_API_KEY", "GOOGLE_API_KEY"},
-     {{"gemini-flash", "gemini-3.8-flash", true, false, 1048576, 0, 0.75, 3.75, 0},
-      {"gemini-flash-lite", "gemini-3.5-flash-lite", false, false, 1048576, 0, 0.30, 2.5, 0.03}}},
-    {"hf",
-     "huggingface",
-     {"HF_TOKEN"},
-     {{"gpt-oss-120b", "openai/gpt-oss-120b", true, false, 131072, 0, 0, 0, 0}}},
+     {{"gemini-flash", "gemini-3.8-flash", true},
+      {"gemini-flash-lite", "gemini-3.5-flash-lite", false}}},
+    {"hf", "huggingface", {"HF_TOKEN"}, {{"gpt-oss-120b", "openai/gpt-oss-120b", true}}},
 };
 
 static const struct detect_runtime usual_runtimes[] = {
@@ -100,7 +93,8 @@ struct draft {
     struct buf providers, models, workers;
     char aliases[ALL_MODELS][65];
     bool strong[ALL_MODELS];
-    size_t n_aliases;
+    bool embeds[ALL_MODELS]; /* makes vectors only */
+    size_t n_aliases, n_embeds;
 };
 
 /* An alias of characters that aliases may have, unlike all others; NULL when there are too many. */
@@ -126,8 +120,21 @@ static const char *take_alias(struct draft *draft, const char *name, bool strong
             snprintf(alias, sizeof draft->aliases[0], "%s-%zu", len > 0 ? plain : "model", copy++);
             i = (size_t)-1; /* compare again from the first */
         }
-    draft->strong[draft->n_aliases++] = strong;
+    draft->strong[draft->n_aliases] = strong;
+    draft->embeds[draft->n_aliases++] = false;
     return alias;
+}
+
+/* Marks the alias taken last, when the model answers no prompts. */
+static void mark_embeds(struct draft *draft, const char *api, const char *name)
+{
+    const struct model_registry *registry = model_registry_shipped();
+    const struct model_registry_row *row =
+        registry != NULL ? model_registry_find(registry, api, name) : NULL;
+    if (row == NULL || !model_registry_only_embeds(&row->model))
+        return;
+    draft->embeds[draft->n_aliases - 1] = true;
+    draft->n_embeds++;
 }
 
 static void add_worker(struct draft *draft, const char *provider, int concurrency)
@@ -147,9 +154,10 @@ static void add_runtime(struct draft *draft, const struct detect_runtime *runtim
         const char *alias = take_alias(draft, name, false);
         if (alias == NULL)
             break;
+        mark_embeds(draft, runtime->api, name);
         buf_printf(&draft->models, "  %s: {provider: %s, name: ", alias, runtime->provider);
         config_add_text(&draft->models, name);
-        if (strcmp(runtime->api, "ollama") == 0)
+        if (strcmp(runtime->api, "ollama") == 0 && !draft->embeds[draft->n_aliases - 1])
             buf_printf(&draft->models, ", context: %d", LOCAL_CONTEXT);
         buf_add_str(&draft->models, ", local: true}\n");
         first = false;
@@ -167,13 +175,8 @@ static void add_cloud(struct draft *draft, const struct cloud *cloud, const char
                env);
     for (size_t i = 0; i < COUNT(cloud->models) && cloud->models[i].name != NULL; i++) {
         const struct cloud_model *model = &cloud->models[i];
-        buf_printf(&draft->models,
-                   "  %s: {provider: %s, name: \"%s\", context: %lld, max_output: %lld, "
-                   "refuses: [%s], price: {input: %g, output: %g, cached: %g}}\n",
-                   take_alias(draft, model->alias, model->strong), cloud->provider, model->name,
-                   (long long)model->context, (long long)model->max_output,
-                   model->no_sampling ? "temperature" : "", model->input, model->output,
-                   model->cached);
+        buf_printf(&draft->models, "  %s: {provider: %s, name: \"%s\"}\n",
+                   take_alias(draft, model->alias, model->strong), cloud->provider, model->name);
     }
     add_worker(draft, cloud->provider, 32);
 }
@@ -194,7 +197,7 @@ static void add_roles(const struct draft *draft, struct buf *out)
         buf_printf(out, "  %s: {models: [", demanding[role]);
         for (int pass = 0; pass < 2; pass++)
             for (size_t i = 0; i < draft->n_aliases; i++)
-                if (draft->strong[i] == (pass == 0)) {
+                if (draft->strong[i] == (pass == 0) && !draft->embeds[i]) {
                     buf_printf(out, "%s%s", before, draft->aliases[i]);
                     before = ", ";
                 }
@@ -283,7 +286,7 @@ void detect_yaml(const struct detect_runtime *runtimes, size_t count, struct buf
     for (size_t i = 0; i < COUNT(clouds) && !only_simulator(); i++)
         if (key_env(&clouds[i]) != NULL)
             add_cloud(&draft, &clouds[i], key_env(&clouds[i]));
-    if (draft.n_aliases == 0) {
+    if (draft.n_aliases == draft.n_embeds) { /* nothing that answers prompts */
         add_simulated(out);
     } else {
         buf_printf(out, "providers:\n%smodels:\n%sworkers:\n%s", draft.providers.data,

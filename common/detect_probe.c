@@ -94,8 +94,8 @@ static void probe_read(struct probe *probe)
 static bool name_is_usable(const char *name)
 {
     size_t len = strlen(name);
-    if (len == 0 || len > MAX_NAME || strcasestr(name, "embed") != NULL)
-        return false; /* embedding models don't answer prompts */
+    if (len == 0 || len > MAX_NAME)
+        return false;
     for (const char *at = name; *at != '\0'; at++)
         if (*at <= ' ' || *at > '~')
             return false;

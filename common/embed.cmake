@@ -1,9 +1,11 @@
-# Writes the Lua files as C byte arrays: cmake -DOUT=scripts.c "-DSCRIPTS=a.lua;b.lua" -P embed.cmake
-set(text "/* Made from the Lua files of common/scripts by embed.cmake. */\n")
-foreach(script ${SCRIPTS})
-  get_filename_component(name ${script} NAME_WE)
-  file(READ ${script} hex HEX)
+# Writes files as C byte arrays, each named for its file:
+# cmake -DOUT=scripts.c "-DFILES=a.lua;b.lua" -DPREFIX=script_ -P embed.cmake
+set(text "/* Made by embed.cmake. */\n")
+foreach(file ${FILES})
+  get_filename_component(name ${file} NAME_WE)
+  set(name ${PREFIX}${name})
+  file(READ ${file} hex HEX)
   string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," bytes "${hex}")
-  string(APPEND text "extern const char script_${name}[];\nconst char script_${name}[] = {${bytes}0};\n")
+  string(APPEND text "extern const char ${name}[];\nconst char ${name}[] = {${bytes}0};\n")
 endforeach()
 file(WRITE ${OUT} "${text}")

@@ -5,6 +5,8 @@
 #include <string.h>
 #include <time.h>
 
+#define DAY_MS (24 * 3600 * 1000)
+
 /* Unix time as the date in UTC, which compares like a text. */
 static void date_of(char ret[16], int64_t wall_ms)
 {
@@ -64,11 +66,11 @@ int64_t price_worst_nano_usd(const struct config_model *model, int64_t wall_ms,
                              int64_t prompt_tokens, int64_t output_tokens)
 {
     double worst = 0;
-    char today[16];
-    date_of(today, wall_ms);
+    char tomorrow[16];
+    date_of(tomorrow, wall_ms + DAY_MS); /* a call may last until then */
     for (size_t i = 0; i < model->n_prices; i++) {
         const struct config_price *price = &model->prices[i];
-        if ((price->from != NULL && strcmp(price->from, today) > 0) ||
+        if ((price->from != NULL && strcmp(price->from, tomorrow) > 0) ||
             (price->above_tokens > 0 && prompt_tokens <= price->above_tokens))
             continue;
         double dearest = fmax(price->input, fmax(price->cached, price->cache_write));

@@ -23,7 +23,7 @@ const struct config_price *price_at(const struct config_model *model, int64_t wa
 int64_t price_nano_usd(const struct config_model *model, int64_t wall_ms,
                        const struct price_usage *usage);
 /* The most that a call can cost with a prompt of at most so many tokens and so long an answer: the
- * dearest of all bands and kinds of prompt tokens that may apply. */
+ * dearest of all bands and kinds of prompt tokens that may apply until a day from then. */
 int64_t price_worst_nano_usd(const struct config_model *model, int64_t wall_ms,
                              int64_t prompt_tokens, int64_t output_tokens);
 

@@ -398,6 +398,8 @@ static void config_without_memory_says_so_and_leaks_nothing(void **state)
     (void)state;
     int rc = -ENOMEM;
     unsigned long k = 0;
+    struct config *first = parse(whole); /* the registry is read once */
+    config_free(&first);
     while (rc == -ENOMEM) {
         struct config *config = NULL;
         struct err err = {""};
@@ -500,6 +502,20 @@ static void detection_of_nothing_is_the_simulator(void **state)
     config_free(&config);
 }
 
+static void detection_of_vectors_alone_is_the_simulator(void **state)
+{
+    (void)state;
+    struct server ollama;
+    nothing_around();
+    server_start(&ollama, "ORCHESTRATOR_OLLAMA_PORT",
+                 "HTTP/1.0 200 OK\r\n\r\n{\"models\":[{\"name\":\"nomic-embed-text\"}]}");
+    struct config *config = detect();
+    assert_true(config->simulated);
+    config_free(&config);
+    server_stop(&ollama);
+    nothing_around();
+}
+
 static void detection_refers_to_keys_only(void **state)
 {
     (void)state;
@@ -526,7 +542,7 @@ static void detection_learns_the_models_of_local_runtimes(void **state)
     nothing_around();
     server_start(&ollama, "ORCHESTRATOR_OLLAMA_PORT",
                  "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n"
-                 "{\"models\":[{\"name\":\"qwen2.5-coder:7b\"},{\"name\":\"nomic-embed-text\"},"
+                 "{\"models\":[{\"name\":\"nomic-embed-text\"},{\"name\":\"qwen2.5-coder:7b\"},"
                  "{\"name\":\"bad name\"},{\"x\":1},{\"name\":5}]}");
     server_start(&llama, "ORCHESTRATOR_LLAMACPP_PORT",
                  "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3c\r\n"
@@ -540,7 +556,12 @@ static void detection_learns_the_models_of_local_runtimes(void **state)
     assert_string_equal(config_model(config, "qwen2.5-coder:7b")->provider, "ollama");
     assert_string_equal(config_model(config, "qwen2.5-coder:7b-2")->provider, "llama");
     assert_string_equal(config_model(config, "m/x.gguf")->name, "/m/x.gguf");
-    assert_int_equal(config->n_models, 5); /* the three, and two of OpenAI */
+    assert_int_equal(config->n_models, 6); /* the four, and two of OpenAI */
+    /* a model that makes vectors is there, but answers no prompts */
+    assert_string_equal(config_model(config, "nomic-embed-text")->capabilities[0], "embeddings");
+    for (size_t i = 0; i < config->n_roles; i++)
+        for (size_t m = 0; m < config->roles[i].n_models; m++)
+            assert_string_not_equal(config->roles[i].models[m], "nomic-embed-text");
     assert_string_equal(config_role(config, "coder")->models[0], "qwen2.5-coder:7b");
     assert_string_equal(config_role(config, "planner")->models[0], "gpt-sol");
     config_free(&config);
@@ -629,6 +650,7 @@ int main(void)
         cmocka_unit_test(config_is_found_in_the_documented_order),
         cmocka_unit_test(config_without_memory_says_so_and_leaks_nothing),
         cmocka_unit_test(detection_of_nothing_is_the_simulator),
+        cmocka_unit_test(detection_of_vectors_alone_is_the_simulator),
         cmocka_unit_test(detection_refers_to_keys_only),
         cmocka_unit_test(detection_learns_the_models_of_local_runtimes),
         cmocka_unit_test(detection_takes_no_other_server_for_a_runtime),

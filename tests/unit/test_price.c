@@ -75,6 +75,17 @@ static void nothing_that_may_happen_costs_more_than_the_worst_case(void **state)
     }
 }
 
+static void the_worst_case_knows_the_price_of_tomorrow(void **state)
+{
+    (void)state;
+    struct config_price prices[] = {
+        {.input = 1, .output = 1, .cached = -1, .cache_write = -1},
+        {.from = (char *)"2026-12-01", .input = 9, .output = 9, .cached = -1, .cache_write = -1}};
+    struct config_model model = {.prices = prices, .n_prices = 2};
+    assert_int_equal(price_worst_nano_usd(&model, DEC_1 - 1, M, 0), USD(9));
+    assert_int_equal(price_worst_nano_usd(&model, DEC_1 - 2LL * 24 * 3600 * 1000, M, 0), USD(1));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -82,6 +93,7 @@ int main(void)
         cmocka_unit_test(a_price_counts_from_its_day),
         cmocka_unit_test(a_long_prompt_has_its_own_price),
         cmocka_unit_test(nothing_that_may_happen_costs_more_than_the_worst_case),
+        cmocka_unit_test(the_worst_case_knows_the_price_of_tomorrow),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
