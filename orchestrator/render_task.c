@@ -74,6 +74,52 @@ static void add_timing_row(struct render_table *table, const json_t *subtask)
     add_cost(table, json_num(subtask, "cost_usd", -1));
 }
 
+/* What the reader of the figures should know: cached, hedge, other model, search failed. */
+static void print_marks(const json_t *task, FILE *stream)
+{
+    static const struct {
+        const char *member, *text;
+    } marks[] = {
+        {"cached", "the answer came from the response cache"},
+        {"hedge", "a second attempt was faster than the first"},
+        {"model_mismatch", "another model answered than was asked for"},
+    };
+    json_t *subtask;
+    size_t i;
+    json_array_foreach (json_get(task, "subtasks"), i, subtask) {
+        const char *id = json_str(subtask, "id", ""), *note = json_str(subtask, "note", NULL);
+        struct buf text = {0};
+        for (size_t m = 0; m < sizeof marks / sizeof *marks; m++)
+            if (json_bool(subtask, marks[m].member, false))
+                buf_printf(&text, "%s%s", text.len > 0 ? "; " : "", marks[m].text);
+        if (json_bool(subtask, "model_mismatch", false))
+            buf_printf(&text, " (%s)", json_str(subtask, "served_model", "?"));
+        if (note != NULL)
+            buf_printf(&text, "%s%s", text.len > 0 ? "; " : "", note);
+        struct buf line = {0};
+        if (text.len > 0) {
+            render_safe(&line, text.data, text.len, true);
+            fprintf(stream, "%s: %s\n", id, line.data != NULL ? line.data : "");
+        }
+        buf_release(&line);
+        buf_release(&text);
+    }
+}
+
+static void print_budget(const json_t *task, FILE *stream)
+{
+    const json_t *budget = json_get(task, "budget");
+    const json_t *limit = json_get(budget, "limit"), *spent = json_get(budget, "spent");
+    if (limit == NULL)
+        return;
+    if (json_num(limit, "usd", 0) > 0)
+        fprintf(stream, "budget: $%.4f of $%.4f spent\n", json_num(spent, "usd", 0),
+                json_num(limit, "usd", 0));
+    if (json_int(limit, "tokens", 0) > 0)
+        fprintf(stream, "budget: %lld of %lld tokens used\n",
+                (long long)json_int(spent, "tokens", 0), (long long)json_int(limit, "tokens", 0));
+}
+
 static void print_sums(const json_t *task, FILE *stream)
 {
     struct buf text = {0};
@@ -105,6 +151,8 @@ void render_task_timing(const json_t *task, FILE *stream)
         add_timing_row(table, subtask);
     render_table_print(&table, stream, 0);
     print_sums(task, stream);
+    print_budget(task, stream);
+    print_marks(task, stream);
 }
 
 /* --- failures -----------------------------------------------------------------------------------
@@ -122,6 +170,7 @@ static const struct {
     {CLASS_BAD_REQUEST, "check the model's name and settings: `orchestrator models`"},
     {CLASS_AUTH, "check the provider's key: `orchestrator doctor`"},
     {CLASS_TIMEOUT, "raise the provider's timeouts, or use a faster model"},
+    {CLASS_BUDGET, "raise the budget and `orchestrator retry`; what is done stays done"},
     {CLASS_WORKER_LOST, "look at the workers: `orchestrator status`"},
 };
 
@@ -230,8 +279,10 @@ void render_task_summary(const json_t *task, FILE *stream)
     buf_release(&text);
     fprintf(stream, "tokens   %lld+%lld, $%.4f\n", (long long)json_int(task, "prompt_tokens", 0),
             (long long)json_int(task, "output_tokens", 0), json_num(task, "cost_usd", 0));
+    print_budget(task, stream);
     fputs("subtasks\n", stream);
     print_subtasks(task, stream);
+    print_marks(task, stream);
     if (render_task_exit(task) == EXIT_FAILED)
         render_task_failure(task, stream);
 }

@@ -104,7 +104,29 @@ static void set_times(json_t *object, const struct sub_records *sub)
     set(object, "total_ms", num_or_null(known, timing->total_ms));
     set(object, "prompt_tokens", int_or_null(known, timing->prompt_tokens));
     set(object, "output_tokens", int_or_null(known, timing->output_tokens));
+    set(object, "cached_tokens", int_or_null(known, timing->cached_tokens));
+    set(object, "reasoning_tokens", int_or_null(known, timing->reasoning_tokens));
     set(object, "cost_usd", num_or_null(known, timing->cost_usd));
+    set(object, "cost_known", must(json_boolean(known && timing->cost_known)));
+    set(object, "limit_ms", num_or_null(known, timing->limit_ms));
+    set(object, "search_ms", num_or_null(known, timing->search_ms));
+    set(object, "reserved_usd", num_or_null(known, timing->reserved_usd));
+}
+
+/* What distinguishes the attempt that counts. */
+static void set_marks(json_t *object, const struct sub_records *sub)
+{
+    const struct msg_timing *timing = &sub->timing.timing;
+    const struct msg_outcome *outcome = &sub->outcome.outcome;
+    const struct bytes *citations = &outcome->citations;
+    json_t *list = NULL;
+    if (sub->has_outcome && citations->len > 0)
+        list = json_parse(citations->data, citations->len, NULL);
+    set(object, "cached", must(json_boolean(sub->has_outcome && outcome->cached)));
+    set(object, "hedge", must(json_boolean(sub->has_timing && timing->hedge)));
+    set(object, "model_mismatch", must(json_boolean(sub->has_timing && timing->model_mismatch)));
+    set(object, "note", str_or_null(sub->has_outcome ? outcome->note : NULL));
+    set(object, "citations", list != NULL ? list : json_null());
 }
 
 /* `alias` of `alias@place`; what was asked for when the arm is not known. */
@@ -154,6 +176,7 @@ static json_t *sub_json(const struct sub_records *sub)
     set_places(object, sub);
     set(object, "attempts", must(json_integer(view->attempts)));
     set_times(object, sub);
+    set_marks(object, sub);
     set(object, "finish", str_or_null(sub->has_outcome ? outcome->finish : NULL));
     set(object, "output",
         sub->has_outcome ? task_json_text(outcome->text.data, outcome->text.len) : json_null());
@@ -251,6 +274,28 @@ static json_t *error_json(const struct sub_records *subs, size_t n_subs)
     return json_null();
 }
 
+#define NANO 1e9
+
+static json_t *spend_json(const struct queue_spend *spend)
+{
+    json_t *object = must(json_object());
+    set(object, "usd", must(json_real((double)spend->nano_usd / NANO)));
+    set(object, "tokens", must(json_integer(spend->tokens)));
+    return object;
+}
+
+/* null where the task has none of its own. */
+static json_t *budget_json(const struct queue_task_view *view)
+{
+    if (view->budget.nano_usd <= 0 && view->budget.tokens <= 0)
+        return json_null();
+    json_t *object = must(json_object());
+    set(object, "limit", spend_json(&view->budget));
+    set(object, "spent", spend_json(&view->spent));
+    set(object, "held", spend_json(&view->held));
+    return object;
+}
+
 /* A worker's figure may be nonsense: it must not overflow the sum. */
 static void add_tokens(int64_t *sum, int64_t tokens)
 {
@@ -258,8 +303,12 @@ static void add_tokens(int64_t *sum, int64_t tokens)
         *sum += tokens;
 }
 
-static void set_sums(json_t *object, const struct sub_records *subs, size_t n_subs)
+/* What all attempts have cost is known to the queue where it was reserved; the last attempts'
+ * timing records are all there is otherwise. */
+static void set_sums(json_t *object, const struct queue_task_view *view,
+                     const struct sub_records *subs)
 {
+    size_t n_subs = view->n_subs;
     double cost_usd = 0;
     int64_t prompt_tokens = 0, output_tokens = 0;
     for (size_t i = 0; i < n_subs; i++) {
@@ -270,6 +319,7 @@ static void set_sums(json_t *object, const struct sub_records *subs, size_t n_su
         add_tokens(&prompt_tokens, timing->prompt_tokens);
         add_tokens(&output_tokens, timing->output_tokens);
     }
+    cost_usd = fmax(cost_usd, (double)view->spent.nano_usd / NANO);
     set(object, "cost_usd", num_or_null(isfinite(cost_usd), cost_usd));
     set(object, "prompt_tokens", must(json_integer(prompt_tokens)));
     set(object, "output_tokens", must(json_integer(output_tokens)));
@@ -305,7 +355,8 @@ json_t *task_json(const struct queue_task_view *view)
     set(object, "created_ms", int_or_null(view->created_ms > 0, view->created_ms));
     set(object, "finished_ms", int_or_null(view->finished_ms > 0, view->finished_ms));
     set(object, "wall_ms", must(json_integer(wall_ms)));
-    set_sums(object, subs, view->n_subs);
+    set_sums(object, view, subs);
+    set(object, "budget", budget_json(view));
     set(object, "subtasks", array);
     for (size_t i = 0; i < view->n_subs; i++)
         sub_records_release(&subs[i]);

@@ -60,6 +60,12 @@ static json_t *gpu_json(const struct msg_worker_info *info)
     json_object_set_new(gpu, "utilization",
                         info->gpu_utilization >= 0 ? json_integer(info->gpu_utilization)
                                                    : json_null());
+    json_object_set_new(gpu, "temperature",
+                        info->gpu_temperature > 0 ? json_integer(info->gpu_temperature)
+                                                  : json_null());
+    json_object_set_new(gpu, "power_w",
+                        info->gpu_power_mw > 0 ? json_real((double)info->gpu_power_mw / 1000)
+                                               : json_null());
     return gpu;
 }
 
@@ -88,12 +94,21 @@ static void on_worker(struct status *status, const struct msg_worker_info *info)
     json_t *arms = json_array();
     for (size_t i = 0; i < info->n_arms; i++)
         json_array_append_new(arms, text_json(info->arms[i]));
+    /* cold, loading, warm by arm; and why the others are not served for now */
+    json_t *states = json_object(), *paused = json_array();
+    for (size_t i = 0; i < info->n_states && i < info->n_arms; i++)
+        if (info->states[i][0] != '\0')
+            json_object_set_new(states, info->arms[i], text_json(info->states[i]));
+    for (size_t i = 0; i < info->n_paused; i++)
+        json_array_append_new(paused, text_json(info->paused[i]));
     worker = json_object();
     json_object_set_new(worker, "name", text_json(info->name));
     json_object_set_new(worker, "provider", text_json(info->provider));
     json_object_set_new(worker, "host", text_json(info->host));
     json_object_set_new(worker, "pid", json_integer(info->pid));
     json_object_set_new(worker, "arms", arms);
+    json_object_set_new(worker, "states", states);
+    json_object_set_new(worker, "paused", paused);
     json_object_set_new(worker, "credit", json_integer(info->credit));
     json_object_set_new(worker, "concurrency", json_integer(info->concurrency));
     json_object_set_new(worker, "running", json_integer(info->running));
@@ -251,20 +266,64 @@ static void print_processes(const struct status *status)
     render_table_print(&table, stdout, 0);
 }
 
+/* "0: 12/80 GiB, 42 %, 61 C, 250 W" */
+static void add_gpu(struct render_table *table, const json_t *gpu)
+{
+    const double gib = 1024.0 * 1024 * 1024;
+    struct buf text = {0};
+    if (!json_is_object(gpu)) {
+        render_table_add(table, "-");
+        return;
+    }
+    buf_add_str(&text, json_str(gpu, "id", ""));
+    if (json_num(gpu, "memory_total", 0) > 0)
+        buf_printf(&text, ": %.1f/%.0f GiB", json_num(gpu, "memory_used", 0) / gib,
+                   json_num(gpu, "memory_total", 0) / gib);
+    if (json_int(gpu, "utilization", -1) >= 0)
+        buf_printf(&text, ", %lld %%", (long long)json_int(gpu, "utilization", 0));
+    if (json_int(gpu, "temperature", 0) > 0)
+        buf_printf(&text, ", %lld C", (long long)json_int(gpu, "temperature", 0));
+    if (json_num(gpu, "power_w", 0) > 0)
+        buf_printf(&text, ", %.0f W", json_num(gpu, "power_w", 0));
+    render_table_add(table, text.data);
+    buf_release(&text);
+}
+
+static void print_paused(const struct status *status)
+{
+    json_t *worker, *line;
+    size_t i, j;
+    json_array_foreach (status->workers, i, worker) {
+        json_array_foreach (json_get(worker, "paused"), j, line) {
+            struct buf safe = {0};
+            const char *text = json_string_value(line);
+            render_safe(&safe, text, strlen(text), true);
+            printf("paused at %s: %s\n", json_str(worker, "name", ""),
+                   safe.data != NULL ? safe.data : "");
+            buf_release(&safe);
+        }
+    }
+}
+
 static void print_workers(const struct status *status)
 {
     static const struct render_column columns[] = {
         {"worker", false, 32}, {"provider", false, 20}, {"host", false, 32},
         {"pid", true, 0},      {"running", true, 0},    {"credit", true, 0},
-        {"gpu", false, 20},    {"arms", false, 80},     {0},
+        {"gpu", false, 40},    {"arms", false, 80},     {0},
     };
     struct render_table *table = render_table_new(columns);
     json_t *worker, *arm;
     size_t i, j;
     json_array_foreach (status->workers, i, worker) {
         struct buf arms = {0};
-        json_array_foreach (json_get(worker, "arms"), j, arm)
-            buf_printf(&arms, "%s%s", j > 0 ? " " : "", json_string_value(arm));
+        json_array_foreach (json_get(worker, "arms"), j, arm) {
+            const char *name = json_string_value(arm);
+            const char *state = json_str(json_get(worker, "states"), name, NULL);
+            buf_printf(&arms, "%s%s", j > 0 ? " " : "", name);
+            if (state != NULL)
+                buf_printf(&arms, " (%s)", state);
+        }
         render_table_add(table, json_str(worker, "name", ""));
         render_table_add(table, json_str(worker, "provider", ""));
         render_table_add(table, json_str(worker, "host", ""));
@@ -272,12 +331,13 @@ static void print_workers(const struct status *status)
         render_table_addf(table, "%lld/%lld", (long long)json_int(worker, "running", 0),
                           (long long)json_int(worker, "concurrency", 0));
         render_table_addf(table, "%lld", (long long)json_int(worker, "credit", 0));
-        render_table_add(table, json_str(json_get(worker, "gpu"), "id", "-"));
-        render_table_add(table, arms.data);
+        add_gpu(table, json_get(worker, "gpu"));
+        render_table_add(table, arms.data != NULL ? arms.data : "-");
         buf_release(&arms);
     }
     putchar('\n');
     render_table_print(&table, stdout, 0);
+    print_paused(status);
 }
 
 static void print_text(const struct status *status)

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@
 
 #define TITLE_COLUMNS 80
 #define PRIORITY_MOST 1000000
+#define BUDGET_MOST_USD 1000000
+#define BUDGET_MOST_TOKENS 1000000000000
 
 static const struct command_option options[] = {
     {"file", 'f', "FILE", "attach the contents of FILE to the task", true},
@@ -29,6 +32,9 @@ static const struct command_option options[] = {
     {"force", 0, NULL, "replace files that exist below DIR", false},
     {"detach", 'd', NULL, "print the task's id and leave", false},
     {"timeout", 't', "S", "wait at most S seconds; the task goes on", false},
+    {"budget", 'b', "USD", "most that the task may cost; 0: no limit; default budget.task_usd",
+     false},
+    {"budget-tokens", 0, "N", "most tokens that it may use; default budget.task_tokens", false},
     {"priority", 0, "N", "higher numbers run first; 0 is usual", false},
     {"id", 0, "ID", "the task's id: the same id and content again is the same task", false},
     {"json", 0, NULL, "print one JSON object", false},
@@ -45,6 +51,7 @@ struct submission {
     char *info;
     char digest[SHA256_HEX_SIZE];
     int64_t priority;
+    struct queue_spend budget;
     int64_t until_ms; /* monotonic; 0: no limit */
     struct plan_nodes nodes;
 };
@@ -203,6 +210,8 @@ static void make_info(const struct invocation *invocation, const struct config *
     json_object_set_new(info, PLAN_INFO_SYNTHESIZE,
                         json_boolean(!invocation_has(invocation, "no-synthesis")));
     json_object_set_new(info, PLAN_INFO_PRIORITY, json_integer(submission->priority));
+    json_object_set_new(info, "budget_nano_usd", json_integer(submission->budget.nano_usd));
+    json_object_set_new(info, "budget_tokens", json_integer(submission->budget.tokens));
     json_object_set_new(info, "simulated", json_boolean(config->simulated));
     submission->info = json_dumps(info, JSON_COMPACT | JSON_SORT_KEYS);
     if (submission->info == NULL)
@@ -252,6 +261,7 @@ static int send_task(struct client *client, const struct invocation *invocation,
         .digest = submission->digest,
         .title = submission->title.data,
         .info = {submission->info, strlen(submission->info)},
+        .budget = submission->budget,
         .nodes = submission->nodes.nodes,
         .n_nodes = submission->nodes.n_nodes,
     };
@@ -332,6 +342,28 @@ static int submit(struct client *client, const struct invocation *invocation,
     return follow(client, invocation, submission);
 }
 
+/* What is given, else what the configuration says. */
+static int read_budget(const struct invocation *invocation, const struct config *config,
+                       struct queue_spend *ret)
+{
+    const char *text = invocation_value(invocation, "budget");
+    double usd = config->budget.task_usd;
+    char *end;
+    if (text != NULL) {
+        text += *text == '$';
+        usd = strtod(text, &end);
+        if (end == text || *end != '\0' || !(usd >= 0 && usd <= BUDGET_MOST_USD))
+            return command_fail(invocation, EXIT_USAGE,
+                                "--budget %.40s: give an amount in USD from 0 to %d, such as 0.50",
+                                text, BUDGET_MOST_USD);
+    }
+    ret->nano_usd = (int64_t)llround(usd * 1e9);
+    ret->tokens = config->budget.task_tokens;
+    return invocation_int(invocation, "budget-tokens", 0, BUDGET_MOST_TOKENS, &ret->tokens) < 0
+               ? EXIT_USAGE
+               : EXIT_DONE;
+}
+
 static int exec(struct invocation *invocation)
 {
     struct submission submission = {0};
@@ -346,10 +378,11 @@ static int exec(struct invocation *invocation)
         return EXIT_USAGE;
     submission.until_ms = limited > 0 ? clock_ms() + timeout_ms : 0;
     code = client_open(&client, invocation);
-    if (code == EXIT_DONE) {
+    if (code == EXIT_DONE)
+        code = read_budget(invocation, client.config, &submission.budget);
+    if (code == EXIT_DONE)
         code = submit(&client, invocation, &submission);
-        client_close(&client);
-    }
+    client_close(&client);
     submission_release(&submission);
     return code;
 }
