@@ -44,15 +44,23 @@ bool accounts_introduced(const struct accounts *accounts, int broker)
     return accounts->list[broker].introduced;
 }
 
-void accounts_divide(struct accounts *accounts, int64_t free_places)
+/* Rounded up: n parts are never less than the whole. */
+static int64_t part_of(int64_t places, int64_t n)
+{
+    return places > 0 ? places / n + (places % n > 0) : 0;
+}
+
+void accounts_divide(struct accounts *accounts, int64_t free_places, int64_t most)
 {
     int64_t n = 0;
     for (int i = 0; i < accounts->n; i++)
         n += accounts->list[i].introduced;
     for (int i = 0; i < accounts->n; i++) {
         struct account *account = &accounts->list[i];
-        account->owed = 0;
-        account->credit = account->introduced && free_places > 0 ? (free_places + n - 1) / n : 0;
+        int64_t places = account->introduced ? part_of(free_places, n) : 0;
+        int64_t now = account->introduced ? part_of(most, n) : 0;
+        account->credit = now < places ? now : places;
+        account->owed = places - account->credit;
     }
 }
 
@@ -81,11 +89,19 @@ int64_t accounts_owed(const struct accounts *accounts, int broker)
     return account->introduced ? account->owed : 0;
 }
 
-void accounts_pay(struct accounts *accounts, int broker)
+void accounts_pay(struct accounts *accounts, int broker, int64_t grant)
 {
     struct account *account = &accounts->list[broker];
-    account->credit += account->owed;
-    account->owed = 0;
+    account->credit += grant;
+    account->owed -= grant;
+}
+
+int64_t accounts_granted(const struct accounts *accounts)
+{
+    int64_t granted = 0;
+    for (int i = 0; i < accounts->n; i++)
+        granted += accounts->list[i].credit;
+    return granted;
 }
 
 int64_t accounts_least(const struct accounts *accounts)

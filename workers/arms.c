@@ -77,8 +77,10 @@ int arms_init(struct arms *ret, const struct config *config, const struct config
 
 void arms_release(struct arms *arms)
 {
-    for (size_t i = 0; i < arms->n; i++)
+    for (size_t i = 0; i < arms->n; i++) {
         free(arms->items[i].name);
+        free(arms->items[i].paused);
+    }
     free(arms->items);
     *arms = (struct arms){0};
 }
@@ -89,6 +91,44 @@ const struct arm *arms_find(const struct arms *arms, const char *name)
         if (strcmp(arms->items[i].name, name) == 0)
             return &arms->items[i];
     return NULL;
+}
+
+static struct arm *find(struct arms *arms, const char *name)
+{
+    for (size_t i = 0; i < arms->n; i++)
+        if (strcmp(arms->items[i].name, name) == 0)
+            return &arms->items[i];
+    return NULL;
+}
+
+bool arms_pause(struct arms *arms, const char *name, const char *reason)
+{
+    struct arm *arm = find(arms, name);
+    if (arm == NULL || (arm->paused != NULL && strcmp(arm->paused, reason) == 0))
+        return false;
+    free(arm->paused);
+    arm->paused = mem_must_strdup(reason);
+    return true;
+}
+
+bool arms_resume(struct arms *arms, const char *name)
+{
+    struct arm *arm = find(arms, name);
+    if (arm == NULL || arm->paused == NULL)
+        return false;
+    free(arm->paused);
+    arm->paused = NULL;
+    return true;
+}
+
+bool arms_serves(const struct config_model *model, const char *served)
+{
+    if (arms_model_matches(model->name, served))
+        return true;
+    for (size_t i = 0; i < model->n_served; i++)
+        if (arms_model_matches(model->served[i], served))
+            return true;
+    return false;
 }
 
 /* The name without what stands before its last slash, and its length without ".gguf". */

@@ -14,6 +14,7 @@ struct arm {
     char *name;                       /* alias@place */
     const struct config_model *model; /* borrowed from the config */
     bool local;                       /* runs on the team's own hardware */
+    char *paused;                     /* why it is not served for now; NULL: it is */
 };
 
 struct arms {
@@ -30,6 +31,13 @@ int arms_init(struct arms *ret, const struct config *config, const struct config
 void arms_release(struct arms *arms);
 const struct arm *arms_find(const struct arms *arms, const char *name); /* NULL: none */
 
+/* Stops serving the arm for now, and serves it again. False: nothing has changed. */
+bool arms_pause(struct arms *arms, const char *name, const char *reason);
+bool arms_resume(struct arms *arms, const char *name);
+
+/* Whether a model that the provider says has answered is the one asked for: by its own name, or by
+ * one of its `served` names. */
+bool arms_serves(const struct config_model *model, const char *served);
 /* Whether the served model is the one asked for. Case, a path before it, ".gguf", a dated snapshot
  * or "latest" behind it make no difference: gpt-6-sol and gpt-6-sol-2026-09-22 are one. */
 bool arms_model_matches(const char *asked, const char *served);

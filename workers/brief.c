@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "schemas/mem.h"
 #include "workers/compose.h"
@@ -30,11 +31,23 @@ static int compose(struct brief *brief, const struct queue_claim *claim, int64_t
     return rc;
 }
 
+static int copy(struct brief *brief)
+{
+    const struct msg_work *work = &brief->message.work;
+    utf8_add_repaired(&brief->prompt, work->prompt.data, work->prompt.len);
+    return brief->prompt.failed ? -ENOMEM : 0;
+}
+
 int brief_read(struct brief *ret, const struct queue_claim *claim, int64_t context)
 {
     *ret = (struct brief){0};
     int rc = message_decode_as(&ret->message, MESSAGE_work, claim->work.data, claim->work.len);
-    return rc != 0 ? rc : compose(ret, claim, context);
+    if (rc != 0)
+        return rc;
+    const char *kind = ret->message.work.kind;
+    if (strcmp(kind, "embed") == 0 || strcmp(kind, "list") == 0)
+        return copy(ret);
+    return compose(ret, claim, context);
 }
 
 void brief_release(struct brief *brief)

@@ -12,8 +12,9 @@ struct brief {
     struct buf prompt, system; /* valid UTF-8 without NUL */
 };
 
-/* Reads work and the dependencies' outcomes; context: the model's window in tokens, 0: unknown. 0;
- * -ENOMEM; what message_decode() returns for a damaged record. brief_release() also after a
+/* Reads work and, for what is answered to a prompt, the dependencies' outcomes; texts to embed, and
+ * what only lists models, are taken as they are. context: the model's window in tokens, 0: unknown.
+ * 0; -ENOMEM; what message_decode() returns for a damaged record. brief_release() also after a
  * failure. */
 int brief_read(struct brief *ret, const struct queue_claim *claim, int64_t context);
 void brief_release(struct brief *brief);

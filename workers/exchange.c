@@ -46,7 +46,8 @@ struct exchange {
     enum body_kind kind;
     int status;
     int64_t received_bytes;
-    int64_t asked_delay_ms;      /* by the headers; -1: none */
+    int64_t asked_delay_ms; /* by the headers; -1: none */
+    struct governor_server server;
     size_t seen;                 /* bytes of text and reasoning after the last event */
     struct http_headers headers; /* of a failure, until its body is here */
     struct framing framing;
@@ -79,13 +80,30 @@ static double generate_ms(const struct exchange *exchange)
     return several ? exchange->last_ms - exchange->first_ms : -1;
 }
 
+void exchange_peek(struct exchange *exchange, struct exchange_report *ret)
+{
+    struct http_figures figures = {0};
+    if (exchange->http != NULL)
+        http_figures(exchange->http, &figures);
+    double ttft_ms =
+        exchange->first_ms > 0 ? exchange->first_ms - exchange->started_ms - figures.wait_ms : -1;
+    *ret = (struct exchange_report){
+        .reply = &exchange->reply,
+        .http_status = exchange->status,
+        .connect_ms = figures.connect_ms,
+        .ttft_ms = ttft_ms >= 0 || exchange->first_ms <= 0 ? ttft_ms : 0,
+        .generate_ms = generate_ms(exchange),
+        .total_ms = clock_ms_f() - exchange->started_ms,
+        .sent_bytes = figures.sent_bytes,
+        .received_bytes = exchange->received_bytes,
+        .server = exchange->server,
+    };
+}
+
 /* Gives the report and frees the exchange. */
 static void conclude(struct exchange *exchange)
 {
     struct provider_reply *reply = &exchange->reply;
-    struct http_figures figures = {0};
-    if (exchange->http != NULL)
-        http_figures(exchange->http, &figures);
     if (reply->text.failed || reply->reasoning.failed)
         provider_reply_fail(reply, CLASS_RETRY, "out of memory for the answer");
     if (exchange->seen > EXCHANGE_MAX_TEXT || reply->text.len > EXCHANGE_MAX_TEXT ||
@@ -100,18 +118,8 @@ static void conclude(struct exchange *exchange)
         reply->retry_after_ms = exchange->asked_delay_ms;
     key_scrub(exchange->key, reply->model); /* names that a server makes up are kept, too */
     key_scrub(exchange->key, reply->request_id);
-    double ttft_ms =
-        exchange->first_ms > 0 ? exchange->first_ms - exchange->started_ms - figures.wait_ms : -1;
-    struct exchange_report report = {
-        .reply = reply,
-        .http_status = exchange->status,
-        .connect_ms = figures.connect_ms,
-        .ttft_ms = ttft_ms >= 0 || exchange->first_ms <= 0 ? ttft_ms : 0,
-        .generate_ms = generate_ms(exchange),
-        .total_ms = clock_ms_f() - exchange->started_ms,
-        .sent_bytes = figures.sent_bytes,
-        .received_bytes = exchange->received_bytes,
-    };
+    struct exchange_report report;
+    exchange_peek(exchange, &report);
     exchange->done(exchange->ctx, &report);
     http_cancel(&exchange->http);
     exchange_free(exchange);
@@ -420,11 +428,13 @@ int exchange_start(struct exchange **ret, struct exchanges *exchanges,
         .streams = options->call.stream,
         .started_ms = clock_ms_f(),
         .asked_delay_ms = -1,
+        .server = {-1, -1, -1, -1, -1, -1},
     };
     uv_update_time(exchanges->loop);
     exchange->begun_ms = exchange->heard_ms = (int64_t)uv_now(exchanges->loop);
     provider_reply_init(&exchange->reply);
     exchange->reply.key = exchange->key;
+    provider_reply_expect(&exchange->reply, &options->call);
     LIST_INSERT_HEAD(&exchanges->list, exchange, link);
     exchanges->running++;
     if (options->provider->build == NULL) {

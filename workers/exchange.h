@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "common/err.h"
+#include "common/governor.h"
 #include "common/loop.h"
 #include "workers/keys.h"
 #include "workers/provider.h"
@@ -39,6 +40,7 @@ struct exchange_report {
     double generate_ms;           /* the runtime's figure, else first to last token; -1: unknown */
     double total_ms;
     int64_t sent_bytes, received_bytes;
+    struct governor_server server; /* its limits, by the headers */
 };
 /* Once per call, unless it is cancelled; the report is gone afterwards, and so is the exchange. */
 typedef void exchange_done_fn(void *ctx, struct exchange_report *report);
@@ -64,6 +66,9 @@ void exchange_cancel(struct exchange **exchange); /* accepts NULL */
 
 /* What has come so far. */
 const struct provider_reply *exchange_reply(const struct exchange *exchange);
+/* The report as it would be now, for a call that is about to be cancelled; its reply lives as long
+ * as the exchange. */
+void exchange_peek(struct exchange *exchange, struct exchange_report *ret);
 double exchange_elapsed_ms(const struct exchange *exchange);
 
 #endif

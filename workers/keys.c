@@ -13,6 +13,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/sha256.h"
 #include "schemas/mem.h"
 
 extern char **environ;
@@ -21,8 +22,12 @@ extern char **environ;
 #define KEY_PART 8
 #define KEY_PART_CUT 4
 
+/* Its digest is that of no other use of the same value. */
+#define FINGERPRINT_PREFIX "orchestrator key\n"
+
 struct key {
     size_t refs;
+    char fingerprint[KEY_FINGERPRINT_SIZE];
     size_t len;
     char value[];
 };
@@ -30,6 +35,23 @@ struct key {
 const char *key_value(const struct key *key)
 {
     return key != NULL ? key->value : NULL;
+}
+
+const char *key_fingerprint(const struct key *key)
+{
+    return key != NULL ? key->fingerprint : "";
+}
+
+static void take_fingerprint(struct key *key)
+{
+    struct sha256 sha;
+    char hex[SHA256_HEX_SIZE];
+    sha256_init(&sha);
+    sha256_add(&sha, FINGERPRINT_PREFIX, strlen(FINGERPRINT_PREFIX));
+    sha256_add(&sha, key->value, key->len);
+    sha256_hex(&sha, hex);
+    memcpy(key->fingerprint, hex, KEY_FINGERPRINT_SIZE - 1);
+    explicit_bzero(&sha, sizeof sha);
 }
 
 struct key *key_keep(struct key *key)
@@ -105,6 +127,7 @@ static int key_make(struct key **ret, const char *source, const char *text, size
     struct key *key = mem_must_zalloc(sizeof *key + len + 1);
     *key = (struct key){.refs = 1, .len = len};
     memcpy(key->value, text, len);
+    take_fingerprint(key);
     *ret = key;
     return 0;
 }
@@ -248,8 +271,11 @@ struct keys {
     uv_loop_t *loop; /* borrowed */
     char **sources;
     struct key **items; /* one per source; NULL: could not be read */
-    size_t n, next;
+    size_t n;
+    keys_changed_fn *changed; /* NULL: nobody asks */
+    void *ctx;
     struct reload *reload; /* in progress; NULL: none */
+    bool again;            /* reload once more when that is done */
 };
 
 /* What the thread works on: it never touches the pool itself. */
@@ -295,14 +321,14 @@ static size_t read_all(char *const *sources, struct key **items, size_t n, struc
 }
 
 int keys_open(struct keys **ret, uv_loop_t *loop, const char *const *sources, size_t n,
-              struct err *err)
+              bool may_be_empty, struct err *err)
 {
     struct keys *keys = mem_must_zalloc(sizeof *keys);
     *keys = (struct keys){.loop = loop, .n = n};
     keys->sources = copy_sources(sources, n);
     keys->items = mem_must_zalloc((n + 1) * sizeof(struct key *));
     struct err first = {0};
-    if (read_all(keys->sources, keys->items, n, &first) == 0 && n > 0) {
+    if (read_all(keys->sources, keys->items, n, &first) == 0 && n > 0 && !may_be_empty) {
         keys_close(&keys);
         return err_set(err, -ENOENT, "%s", first.text);
     }
@@ -330,15 +356,24 @@ size_t keys_count(const struct keys *keys)
     return count;
 }
 
-struct key *keys_next(struct keys *keys)
+struct key *keys_at(const struct keys *keys, size_t place)
 {
-    for (size_t tries = 0; tries < keys->n; tries++) {
-        struct key *key = keys->items[keys->next];
-        keys->next = (keys->next + 1) % keys->n;
-        if (key != NULL)
-            return key_keep(key);
-    }
-    return NULL;
+    size_t count = keys_count(keys);
+    if (count == 0)
+        return NULL;
+    place %= count; /* the pool was larger when the place was given */
+    size_t i = 0;
+    while (keys->items[i] == NULL || place-- > 0)
+        i++;
+    return key_keep(keys->items[i]);
+}
+
+const char *keys_source(const struct keys *keys, const char *fingerprint)
+{
+    for (size_t i = 0; i < keys->n; i++)
+        if (keys->items[i] != NULL && strcmp(keys->items[i]->fingerprint, fingerprint) == 0)
+            return strncmp(keys->sources[i], "cmd:", 4) == 0 ? "cmd:" : keys->sources[i];
+    return "";
 }
 
 static void reload_work(uv_work_t *work)
@@ -362,13 +397,20 @@ static void reload_done(uv_work_t *work, int status)
             keys->items[i] = fresh;
         }
         log_info("keys read again: %zu of %zu are usable", keys_count(keys), keys->n);
+        if (keys->changed != NULL)
+            keys->changed(keys->ctx);
+        if (keys->again)
+            keys_reload(keys, keys->changed, keys->ctx);
     }
     free_lists(reload->sources, reload->items, reload->n);
     free(reload);
 }
 
-void keys_reload(struct keys *keys)
+void keys_reload(struct keys *keys, keys_changed_fn *changed, void *ctx)
 {
+    keys->changed = changed;
+    keys->ctx = ctx;
+    keys->again = keys->reload != NULL;
     if (keys->reload != NULL || keys->n == 0)
         return;
     struct reload *reload = mem_must_zalloc(sizeof *reload);

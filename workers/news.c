@@ -1,6 +1,7 @@
 #include "workers/news.h"
 
 #include <stdio.h>
+#include <string.h>
 
 #include "workers/utf8.h"
 
@@ -12,7 +13,7 @@ static void topic_make(char topic[TOPIC_MAX_BYTES], const char *task, const char
 }
 
 void news_sub(struct peer *peer, const char *what, const struct record_facts *facts,
-              struct bytes timing)
+              struct bytes timing, const char *text)
 {
     char topic[TOPIC_MAX_BYTES];
     if (peer == NULL)
@@ -45,6 +46,13 @@ void news_sub(struct peer *peer, const char *what, const struct record_facts *fa
         message.sub_event.prompt_tokens = decoded.timing.prompt_tokens;
         message.sub_event.output_tokens = decoded.timing.output_tokens;
         message.sub_event.cost_usd = decoded.timing.cost_usd;
+    }
+    char cut[512]; /* the message's limit */
+    if (text != NULL) {
+        size_t len = strlen(text);
+        len = len < sizeof cut ? len : utf8_floor(text, len, sizeof cut - 1);
+        snprintf(cut, sizeof cut, "%.*s", (int)len, text);
+        message.sub_event.error = cut;
     }
     peer_event(peer, topic, &message);
     message_release(&decoded);

@@ -5,10 +5,10 @@
 #include "common/peer.h"
 #include "workers/record.h"
 
-/* what: running, done, retry, dead. timing: the encoded record; len 0 while it runs. A NULL peer
- * publishes nothing. */
+/* what: running, done, retry, dead, cached, mismatch, budget. timing: the encoded record; len 0
+ * while it runs. text: for people; NULL: the error of the record. A NULL peer publishes nothing. */
 void news_sub(struct peer *peer, const char *what, const struct record_facts *facts,
-              struct bytes timing);
+              struct bytes timing, const char *text);
 
 /* Publishes what has been appended to the text since *at, in pieces that end between characters,
  * and moves *at; text that no tap wants is skipped. A character that is not complete stays for the

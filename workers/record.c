@@ -1,9 +1,5 @@
 #include "workers/record.h"
 
-#include <string.h>
-
-#include "common/price.h"
-
 void record_no_report(struct exchange_report *ret, struct provider_reply *reply)
 {
     provider_reply_init(reply);
@@ -16,10 +12,6 @@ void record_timing(struct msg_timing *ret, const struct record_facts *facts,
 {
     const struct provider_reply *reply = report->reply;
     const struct config_model *model = facts->arm->model;
-    struct price_usage usage = {.prompt = reply->prompt_tokens,
-                                .cached = reply->cached_tokens,
-                                .cache_write = reply->cache_write_tokens,
-                                .output = reply->output_tokens};
     *ret = (struct msg_timing){
         .task = facts->task,
         .sub = facts->sub,
@@ -53,10 +45,15 @@ void record_timing(struct msg_timing *ret, const struct record_facts *facts,
         .sent_bytes = report->sent_bytes,
         .received_bytes = report->received_bytes,
         .cache_write_tokens = reply->cache_write_tokens,
-        .cost_usd = (double)price_nano_usd(model, facts->started_ms, &usage) / 1e9,
+        .cost_usd = (double)facts->cost_nano_usd / 1e9,
         .cost_known = model->n_prices > 0,
-        .search_ms = -1,
-        .model_mismatch = reply->model[0] != '\0' && !arms_model_matches(model->name, reply->model),
+        .reserved_usd = (double)facts->reserved_nano_usd / 1e9,
+        .limit_ms = facts->limit_ms,
+        .search_ms = facts->search_ms,
+        .key = facts->key,
+        .cached = facts->cached,
+        .hedge = facts->hedge,
+        .model_mismatch = reply->model[0] != '\0' && !arms_serves(model, reply->model),
     };
 }
 
@@ -81,6 +78,9 @@ int record_encode_outcome(struct buf *out, const struct record_facts *facts,
             .served_model = reply->model,
             .worker = facts->worker,
             .arm = facts->arm->name,
+            .citations = {facts->citations.len > 0 ? facts->citations.data : "",
+                          facts->citations.len},
+            .note = facts->note,
         }};
     return message_encode(&message, out);
 }

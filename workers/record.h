@@ -2,6 +2,7 @@
 #ifndef WORKERS_RECORD_H
 #define WORKERS_RECORD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/task_id.h"
@@ -20,6 +21,12 @@ struct record_facts {
     int64_t started_ms; /* wall clock at the claim */
     double queue_ms, claim_ms;
     double total_ms; /* claim answered until result complete */
+    double limit_ms, search_ms;
+    int64_t cost_nano_usd, reserved_nano_usd;
+    bool cached, hedge;
+    const char *key;        /* fingerprint; "": none */
+    struct bytes citations; /* JSON array; len 0: none */
+    const char *note;       /* "": none */
 };
 
 /* The report of an attempt that has made no call: all unknown. */

@@ -1,5 +1,6 @@
 #include "workers/replay.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,6 +16,9 @@ struct item {
     enum spool_kind kind;
     char *task, *sub, *token, *arm;
     struct buf outcome, timing;
+    struct queue_spend cost; /* of an answer, as its timing says */
+    bool cost_known;
+    bool lost; /* the answer came too late: only its cost is to be settled */
     int errors;
     bool waiting; /* for the next try */
     LIST_ENTRY(item) link;
@@ -55,6 +59,8 @@ static void item_done(struct item *item)
     replay->done(replay->ctx);
 }
 
+static void settle(struct item *item);
+
 static void answered(void *ctx, enum queue_status status, const char *err)
 {
     struct item *item = ctx;
@@ -70,7 +76,15 @@ static void answered(void *ctx, enum queue_status status, const char *err)
         item_done(item);
         return;
     }
-    if (status == QUEUE_OK || status == QUEUE_DUP)
+    if (item->kind == SPOOL_RESPONSE && !item->lost &&
+        (status == QUEUE_STALE || status == QUEUE_CANCELLED)) {
+        item->lost = true;
+        settle(item);
+        return;
+    }
+    if (item->lost)
+        replay->late++;
+    else if (status == QUEUE_OK || status == QUEUE_DUP)
         replay->committed++;
     else if (status == QUEUE_RETRY || status == QUEUE_DEAD)
         replay->failed++;
@@ -80,14 +94,35 @@ static void answered(void *ctx, enum queue_status status, const char *err)
     item_done(item);
 }
 
+/* What the timing of an answer says that it has cost. What the provider did not count stays
+ * unknown: the queue then keeps what was reserved. */
+static void take_cost(struct item *item)
+{
+    struct message message;
+    if (message_decode_as(&message, MESSAGE_timing, item->timing.data, item->timing.len) != 0)
+        return;
+    const struct msg_timing *timing = &message.timing;
+    int64_t prompt = timing->prompt_tokens, output = timing->output_tokens;
+    bool embeds = strcmp(timing->kind, "embed") == 0;
+    item->cost_known = timing->cached || (prompt >= 0 && (output >= 0 || embeds));
+    item->cost = (struct queue_spend){
+        .nano_usd = llround(timing->cost_usd * 1e9),
+        .tokens = (prompt > 0 ? prompt : 0) + (output > 0 ? output : 0),
+    };
+    message_release(&message);
+}
+
 static void settle(struct item *item)
 {
     struct queue *queue = item->replay->queue;
     struct bytes outcome = {item->outcome.data, item->outcome.len};
     struct bytes timing = {item->timing.data != NULL ? item->timing.data : "", item->timing.len};
+    const struct queue_spend *spent = item->cost_known ? &item->cost : NULL;
     item->waiting = false;
-    if (item->kind == SPOOL_RESPONSE)
-        queue_commit(queue, item->task, item->sub, item->token, outcome, timing, NULL, answered,
+    if (item->lost)
+        queue_lose(queue, item->task, item->sub, item->token, timing, spent, answered, item);
+    else if (item->kind == SPOOL_RESPONSE)
+        queue_commit(queue, item->task, item->sub, item->token, outcome, timing, spent, answered,
                      item);
     else
         queue_fail(queue, item->task, item->sub, item->token, CLASS_WORKER_LOST, ERROR_RETRY,
@@ -117,6 +152,8 @@ static void take(void *ctx, const struct spool_record *record)
                           .arm = mem_must_strdup(record->arm)};
     buf_add(&item->outcome, record->outcome.data, record->outcome.len);
     buf_add(&item->timing, record->timing.data, record->timing.len);
+    if (record->kind == SPOOL_RESPONSE)
+        take_cost(item);
     LIST_INSERT_HEAD(&replay->items, item, link);
     replay->left++;
 }

@@ -5,273 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "common/clock.h"
 #include "common/log.h"
 #include "common/paths.h"
-#include "common/peer.h"
-#include "common/queue.h"
-#include "common/task_id.h"
 #include "schemas/mem.h"
-#include "workers/accounts.h"
-#include "workers/arms.h"
-#include "workers/attempt.h"
-#include "workers/backlog.h"
-#include "workers/exchange.h"
-#include "workers/gpu.h"
-#include "workers/keys.h"
-#include "workers/limiter.h"
-#include "workers/provider.h"
-#include "workers/replay.h"
-#include "workers/runtime.h"
-#include "workers/spool.h"
+#include "workers/worker_internal.h"
 
 #define GIVE_BACK_MS 2000 /* after the drain: for the queue to take the failures */
-
-struct worker {
-    uv_loop_t *loop;             /* borrowed */
-    const struct config *config; /* borrowed, and so is what follows up to provider */
-    const struct config_worker *self;
-    const struct config_provider *settings;
-    const struct provider *provider;
-    char host[128];
-    char boot[17];
-    int ready_fd;
-    int64_t drain_ms;
-    struct arms arms;
-    struct keys *keys;
-    struct spool *spool;
-    struct exchanges *exchanges;
-    struct queue *queue;
-    struct attempts *attempts;
-    struct replay *replay;
-    struct peer *peer; /* NULL until the spool is replayed */
-    struct runtime *runtime;
-    struct gpu *gpu;
-    char *runtime_log;
-    struct limiter limiter;
-    struct accounts *accounts;
-    struct backlog *backlog;
-    struct loop_timer *limit_timer, *drain_timer;
-    uv_prepare_t *turn;     /* sends what is owed before the loop waits */
-    uv_signal_t *reload;    /* SIGHUP */
-    bool welcomed, healthy; /* a broker answered; the runtime (if any) is usable */
-    bool draining, aborted, stopped;
-    char failure[1024];
-};
-
-/* --- credit ------------------------------------------------------------------------------------
- */
-
-static int64_t n_busy(const struct worker *worker)
-{
-    return (int64_t)(attempts_running(worker->attempts) + backlog_size(worker->backlog));
-}
-
-static void send_ready(struct worker *worker, int broker)
-{
-    const char *names[ARMS_MAX];
-    bool local = true;
-    for (size_t i = 0; i < worker->arms.n; i++) {
-        names[i] = worker->arms.items[i].name;
-        local = local && worker->arms.items[i].local;
-    }
-    struct message message = {.type = MESSAGE_ready,
-                              .ready = {
-                                  .name = worker->self->name,
-                                  .boot = worker->boot,
-                                  .host = worker->host,
-                                  .pid = getpid(),
-                                  .provider = worker->self->provider,
-                                  .arms = names,
-                                  .n_arms = worker->arms.n,
-                                  .credit = accounts_credit(worker->accounts, broker),
-                                  .concurrency = worker->self->concurrency,
-                                  .running = n_busy(worker),
-                                  .gpu = worker->self->gpu,
-                                  .local = local,
-                              }};
-    int rc = peer_send(worker->peer, broker, &message);
-    if (rc != 0)
-        log_debug("broker %d was not reached: %s", broker, strerror(-rc));
-}
-
-/* Tells all brokers what they may send from now on. */
-static void introduce_all(struct worker *worker)
-{
-    bool open = worker->healthy && !worker->draining;
-    accounts_divide(worker->accounts, open ? worker->self->concurrency - n_busy(worker) : 0);
-    for (int i = 0; i < peer_brokers(worker->peer); i++)
-        if (accounts_introduced(worker->accounts, i))
-            send_ready(worker, i);
-}
-
-static void grant_owed(struct worker *worker)
-{
-    for (int i = 0; i < peer_brokers(worker->peer); i++) {
-        int64_t owed = accounts_owed(worker->accounts, i);
-        struct message message = {.type = MESSAGE_credit, .credit = {.grant = owed}};
-        if (owed > 0 && peer_send(worker->peer, i, &message) == 0)
-            accounts_pay(worker->accounts, i); /* else the next turn or beat tries again */
-    }
-}
-
-static void turn_ends(uv_prepare_t *turn)
-{
-    struct worker *worker = turn->data;
-    uv_prepare_stop(turn);
-    grant_owed(worker);
-}
-
-static void owe(struct worker *worker, int broker)
-{
-    if (!worker->healthy || worker->draining || worker->peer == NULL)
-        return;
-    accounts_owe(worker->accounts, broker);
-    if (!uv_is_active((const uv_handle_t *)worker->turn))
-        uv_prepare_start(worker->turn, turn_ends);
-}
-
-/* --- dispatches --------------------------------------------------------------------------------
- */
-
-static void check_drained(struct worker *worker)
-{
-    if (worker->draining && !worker->stopped && attempts_running(worker->attempts) == 0) {
-        worker->stopped = true;
-        uv_stop(worker->loop);
-    }
-}
-
-/* Starts what waits, as far as there is room. */
-static void pump(struct worker *worker)
-{
-    struct backlog_item item;
-    while (backlog_size(worker->backlog) > 0 &&
-           (int64_t)attempts_running(worker->attempts) < worker->self->concurrency) {
-        int64_t delay_ms = limiter_delay_ms(&worker->limiter, clock_ms());
-        if (delay_ms > 0) {
-            loop_timer_start(worker->limit_timer, delay_ms, 0);
-            return;
-        }
-        limiter_request(&worker->limiter);
-        backlog_pop(worker->backlog, &item);
-        attempts_start(worker->attempts, item.task, item.sub, item.arm, item.broker);
-    }
-}
-
-static void limit_over(void *ctx)
-{
-    pump(ctx);
-}
-
-static void attempt_ended(void *ctx, int broker, int64_t tokens)
-{
-    struct worker *worker = ctx;
-    limiter_tokens(&worker->limiter, tokens);
-    owe(worker, broker);
-    pump(worker);
-    check_drained(worker);
-}
-
-static void on_dispatch(struct worker *worker, int broker, const struct message *message)
-{
-    const struct msg_dispatch *dispatch = &message->dispatch;
-    accounts_spend(worker->accounts, broker);
-    if (worker->draining)
-        return; /* never claimed: it is offered again */
-    const struct arm *arm = arms_find(&worker->arms, dispatch->arm);
-    if (arm == NULL || !task_id_valid(dispatch->task) || !sub_id_valid(dispatch->sub)) {
-        log_warn("a broker dispatched %s/%s to the arm %s, which is not served here",
-                 dispatch->task, dispatch->sub, dispatch->arm);
-        owe(worker, broker);
-        return;
-    }
-    backlog_push(worker->backlog, dispatch->task, dispatch->sub, arm, broker);
-    pump(worker);
-}
-
-static void on_cancel(struct worker *worker, int broker, const struct message *message)
-{
-    const struct msg_cancel *cancel = &message->cancel;
-    struct backlog_item item;
-    while (backlog_remove(worker->backlog, cancel->task, cancel->sub, &item))
-        owe(worker, item.broker);
-    (void)broker;
-    attempts_cancel(worker->attempts, cancel->task, cancel->sub);
-}
-
-static void on_drain(struct worker *worker, int broker, const struct message *message)
-{
-    (void)broker;
-    const char *name = message->drain.worker;
-    if (!worker->draining && (name[0] == '\0' || strcmp(name, worker->self->name) == 0))
-        worker_stop(worker);
-}
-
-/* --- the bus -----------------------------------------------------------------------------------
- */
-
-static void tell_ready(struct worker *worker)
-{
-    if (!worker->welcomed || !worker->healthy || worker->ready_fd < 0)
-        return;
-    if (write(worker->ready_fd, "ready\n", 6) < 0)
-        log_debug("nobody waits for this worker to be ready");
-    close(worker->ready_fd);
-    worker->ready_fd = -1;
-}
-
-static void introduce(void *ctx, int broker)
-{
-    struct worker *worker = ctx;
-    accounts_introduce(worker->accounts, broker);
-    introduce_all(worker);
-}
-
-static void welcome(void *ctx, int broker, const struct msg_welcome *message)
-{
-    struct worker *worker = ctx;
-    (void)broker, (void)message;
-    if (!worker->welcomed)
-        log_info("worker %s serves %zu arms, %lld at once", worker->self->name, worker->arms.n,
-                 (long long)worker->self->concurrency);
-    worker->welcomed = true;
-    tell_ready(worker);
-}
-
-static void lost(void *ctx, int broker)
-{
-    struct worker *worker = ctx;
-    accounts_lose(worker->accounts, broker);
-    log_warn("the broker at %s is silent", worker->config->brokers[broker]);
-    introduce_all(worker);
-}
-
-static void take_message(void *ctx, int broker, const struct message *message)
-{
-    static void (*const handlers[MESSAGE_TYPE_COUNT])(struct worker * worker, int broker,
-                                                      const struct message *message) = {
-        [MESSAGE_dispatch] = on_dispatch,
-        [MESSAGE_cancel] = on_cancel,
-        [MESSAGE_drain] = on_drain,
-    };
-    if (handlers[message->type] != NULL)
-        handlers[message->type](ctx, broker, message);
-    else
-        log_debug("a broker sent a message of type %s", message_name(message->type));
-}
-
-static void fill_beat(void *ctx, struct msg_beat *beat)
-{
-    struct worker *worker = ctx;
-    struct gpu_usage usage = gpu_usage(worker->gpu);
-    grant_owed(worker);
-    beat->running = n_busy(worker);
-    beat->credit = accounts_least(worker->accounts);
-    beat->gpu_memory_used = usage.memory_used;
-    beat->gpu_memory_total = usage.memory_total;
-    beat->gpu_utilization = usage.utilization;
-}
 
 /* --- the start ---------------------------------------------------------------------------------
  */
@@ -286,20 +25,13 @@ static void give_up(struct worker *worker, const char *why)
 /* The spool is settled: from now on there is work. */
 static void replayed(void *ctx)
 {
-    static const struct peer_callbacks callbacks = {
-        .introduce = introduce,
-        .message = take_message,
-        .welcome = welcome,
-        .lost = lost,
-        .beat = fill_beat,
-    };
     struct worker *worker = ctx;
     struct err err = {0};
     if (worker->draining)
         return;
     char *source = mem_must_printf("worker/%s", worker->self->name);
     int rc = peer_open(&worker->peer, worker->loop, worker->config, source, worker->boot,
-                       &callbacks, worker, &err);
+                       &worker_peer_callbacks, worker, &err);
     free(source);
     if (rc != 0)
         give_up(worker, err.text);
@@ -333,15 +65,64 @@ static void health_changed(void *ctx, bool healthy)
     struct worker *worker = ctx;
     worker->healthy = healthy;
     if (worker->peer != NULL)
-        introduce_all(worker);
-    tell_ready(worker);
+        worker_introduce(worker);
+    worker_tell_ready(worker);
+}
+
+static void runtime_news(void *ctx, const char *what, const char *text)
+{
+    worker_news(ctx, what, text);
+}
+
+static bool runtime_busy(void *ctx)
+{
+    const struct worker *worker = ctx;
+    return attempts_running(worker->attempts) > 0;
 }
 
 static void reload_signalled(uv_signal_t *handle, int signal_number)
 {
     (void)signal_number;
     struct worker *worker = handle->data;
-    keys_reload(worker->keys);
+    worker_reload_keys(worker);
+}
+
+/* The provider that answers, and the one that wraps it, if any. */
+static int find_settings(struct worker *worker, struct err *err)
+{
+    const struct config *config = worker->config;
+    const struct config_worker *self = worker->self;
+    worker->settings = config_provider(config, self->provider);
+    if (worker->settings == NULL)
+        return err_set(err, -EINVAL,
+                       "%s: worker %s serves %s, which is not under providers:", config->path,
+                       self->name, self->provider);
+    if (strcmp(worker->settings->api, "search") != 0)
+        return 0;
+    worker->search = worker->settings;
+    const char *base = worker->search->base != NULL ? worker->search->base : "";
+    worker->settings = config_provider(config, base);
+    if (worker->settings == NULL || strcmp(worker->settings->api, "search") == 0)
+        return err_set(err, -EINVAL,
+                       "%s: provider %s: base: must name the provider that answers, not '%s'",
+                       config->path, worker->search->name, base);
+    return 0;
+}
+
+static int find_provider(struct worker *worker, struct err *err)
+{
+    const struct config_provider *settings = worker->settings;
+    if (strcmp(settings->api, "plugin") != 0) {
+        worker->provider = provider_find(settings->api);
+        if (worker->provider == NULL)
+            return err_set(err, -EINVAL, "%s: provider %s: this version cannot speak api: %s",
+                           worker->config->path, settings->name, settings->api);
+        return 0;
+    }
+    if (settings->plugin == NULL)
+        return err_set(err, -EINVAL, "%s: provider %s: plugin: must name its shared object",
+                       worker->config->path, settings->name);
+    return err_set(err, -EINVAL, "provider %s: this version loads no plug-ins", settings->name);
 }
 
 static int find_self(struct worker *worker, const char *name, struct err *err)
@@ -351,14 +132,11 @@ static int find_self(struct worker *worker, const char *name, struct err *err)
         return err_set(err, -ENOENT,
                        "%s: there is no worker named %s under workers:", worker->config->path,
                        name);
-    worker->settings = config_provider(worker->config, worker->self->provider);
-    if (worker->settings == NULL)
-        return err_set(err, -EINVAL, "%s: worker %s serves %s, which is not under providers:",
-                       worker->config->path, name, worker->self->provider);
-    worker->provider = provider_find(worker->settings->api);
-    if (worker->provider == NULL)
-        return err_set(err, -EINVAL, "%s: provider %s: this version cannot speak api: %s",
-                       worker->config->path, worker->settings->name, worker->settings->api);
+    int rc = find_settings(worker, err);
+    if (rc == 0)
+        rc = find_provider(worker, err);
+    if (rc != 0)
+        return rc;
     if (worker->provider->abi != PROVIDER_ABI)
         return err_set(err, -EINVAL, "provider %s was built for another version of this program",
                        worker->settings->api);
@@ -370,29 +148,30 @@ static int find_self(struct worker *worker, const char *name, struct err *err)
 
 static int open_keys(struct worker *worker, struct err *err)
 {
-    const struct config_provider *settings = worker->settings;
+    const struct config_provider *settings = worker->settings, *search = worker->search;
     int rc = keys_open(&worker->keys, worker->loop, (const char *const *)settings->keys,
-                       settings->n_keys, err);
-    if (rc != 0 && !worker->provider->needs_key) {
-        log_warn("provider %s is called without a key", settings->name);
-        return keys_open(&worker->keys, worker->loop, NULL, 0, err);
-    }
+                       settings->n_keys, !worker->provider->needs_key, err);
     if (rc != 0)
         return err_prefix(err, rc, "provider %s has no usable key", settings->name);
-    return 0;
+    if (settings->n_keys > 0 && keys_count(worker->keys) == 0)
+        log_warn("provider %s is called without a key", settings->name);
+    if (search == NULL || search->n_engine_keys == 0)
+        return 0;
+    rc = keys_open(&worker->search_keys, worker->loop, (const char *const *)search->engine_keys,
+                   search->n_engine_keys, false, err);
+    return rc != 0
+               ? err_prefix(err, rc, "the search of provider %s has no usable key", search->name)
+               : 0;
 }
 
-/* The limits are for all workers of the provider together: this one keeps to its part of them. */
-static void open_limiter(struct worker *worker)
+/* Keys are this process's own: a runtime that it starts does not inherit them. */
+static void hide_keys(struct worker *worker, char *const *sources, size_t n)
 {
-    int64_t others = 0;
-    for (size_t i = 0; i < worker->config->n_workers; i++)
-        others += &worker->config->workers[i] != worker->self &&
-                  strcmp(worker->config->workers[i].provider, worker->self->provider) == 0;
-    int64_t n = 1 + others;
-    int64_t requests = worker->settings->requests_per_minute;
-    int64_t tokens = worker->settings->tokens_per_minute;
-    limiter_init(&worker->limiter, (requests + n - 1) / n, (tokens + n - 1) / n, clock_ms());
+    worker->hidden =
+        mem_must_realloc(worker->hidden, (worker->n_hidden + n + 1) * sizeof *worker->hidden);
+    for (size_t i = 0; i < n; i++)
+        if (strncmp(sources[i], "env:", 4) == 0)
+            worker->hidden[worker->n_hidden++] = sources[i] + 4;
 }
 
 static int open_runtime(struct worker *worker, struct err *err)
@@ -407,6 +186,11 @@ static int open_runtime(struct worker *worker, struct err *err)
     worker->runtime_log = mem_must_printf("%s/%s-runtime.log", dir, self->name);
     int rc = path_make(dir, err);
     free(dir);
+    for (size_t i = 0; i < worker->config->n_providers; i++) {
+        const struct config_provider *provider = &worker->config->providers[i];
+        hide_keys(worker, provider->keys, provider->n_keys);
+        hide_keys(worker, provider->engine_keys, provider->n_engine_keys);
+    }
     struct runtime_options options = {
         .loop = worker->loop,
         .http = exchanges_http(worker->exchanges),
@@ -416,8 +200,25 @@ static int open_runtime(struct worker *worker, struct err *err)
         .health = self->health,
         .gpu = self->gpu,
         .log = worker->runtime_log,
+        .hidden = worker->hidden,
+        .n_hidden = worker->n_hidden,
+        .start_ms = self->start_ms,
+        .news = runtime_news,
+        .busy = runtime_busy,
     };
     return rc != 0 ? rc : runtime_open(&worker->runtime, &options, health_changed, worker, err);
+}
+
+static void open_cache(struct worker *worker)
+{
+    const struct config *config = worker->config;
+    struct answer_cache_options options = {
+        .ttl_s = config->cache_ttl_s,
+        .max_bytes = config->cache_max_bytes,
+        .flight_ms = config->lease_ms,
+    };
+    if (config->cache)
+        worker->cache = answer_cache_new(worker->loop, worker->queue, &options);
 }
 
 static void open_attempts(struct worker *worker)
@@ -428,16 +229,22 @@ static void open_attempts(struct worker *worker)
         .queue = worker->queue,
         .spool = worker->spool,
         .exchanges = worker->exchanges,
-        .keys = worker->keys,
+        .governor = worker->governor,
+        .cache = worker->cache,
+        .config = config,
         .provider = worker->provider,
         .settings = worker->settings,
+        .name = worker->self->provider,
+        .search = worker->search,
+        .searches = worker->searches,
+        .search_keys = worker->search_keys,
         .worker = worker->self->name,
         .host = worker->host,
         .boot = worker->boot,
         .lease_ms = config->lease_ms,
         .renew_ms = config->renew_ms,
         .abandon_ms = config->abandon_ms,
-        .end = attempt_ended,
+        .end = worker_attempt_ended,
         .ctx = worker,
     };
     worker->attempts = attempts_new(&options);
@@ -452,7 +259,6 @@ static void open_handles(struct worker *worker)
     uv_signal_init(worker->loop, worker->reload);
     worker->reload->data = worker;
     uv_signal_start(worker->reload, reload_signalled, SIGHUP);
-    worker->limit_timer = loop_timer_new(worker->loop, limit_over, worker);
 }
 
 int worker_open(struct worker **ret, uv_loop_t *loop, const struct worker_options *options,
@@ -465,7 +271,6 @@ int worker_open(struct worker **ret, uv_loop_t *loop, const struct worker_option
     worker->ready_fd = options->ready_fd;
     worker->drain_ms = options->drain_ms;
     worker->accounts = accounts_new((int)worker->config->n_brokers);
-    worker->backlog = backlog_new();
     boot_nonce_make(worker->boot);
     int rc = find_self(worker, options->name, err);
     if (rc == 0)
@@ -481,10 +286,15 @@ int worker_open(struct worker **ret, uv_loop_t *loop, const struct worker_option
     if (rc == 0)
         rc =
             queue_open(&worker->queue, loop, &worker->config->redis, &redis_callbacks, worker, err);
+    if (rc == 0)
+        rc = worker_open_limits(worker, err);
     if (rc == 0) {
-        open_limiter(worker);
+        if (worker->search != NULL)
+            worker->searches = searches_new(loop, exchanges_http(worker->exchanges));
+        open_cache(worker);
         open_handles(worker);
         open_attempts(worker);
+        worker_open_backlog(worker);
         rc = open_runtime(worker, err);
     }
     if (rc != 0) {
@@ -541,12 +351,11 @@ void worker_stop(struct worker *worker)
     log_info("worker %s stops: %zu attempts run", worker->self->name,
              attempts_running(worker->attempts));
     worker->draining = true;
-    backlog_free(&worker->backlog); /* never claimed: it is offered again */
-    worker->backlog = backlog_new();
+    worker_decline_all(worker, "the worker is leaving");
     say_bye(worker);
     worker->drain_timer = loop_timer_new(worker->loop, drain_over, worker);
     loop_timer_start(worker->drain_timer, worker->drain_ms, 0);
-    check_drained(worker);
+    worker_check_drained(worker);
 }
 
 const char *worker_failure(const struct worker *worker)
@@ -566,20 +375,26 @@ void worker_close(struct worker **worker_ptr)
     if (worker == NULL)
         return;
     worker->stopped = true;
+    backlog_free(&worker->backlog);
     if (worker->attempts != NULL) {
         attempts_closing(worker->attempts);
         attempts_publish(worker->attempts, NULL);
     }
+    governor_close(&worker->governor);
+    answer_cache_free(&worker->cache);
     peer_close(&worker->peer);
     queue_close(&worker->queue);
     replay_free(&worker->replay);
     attempts_free(&worker->attempts);
     runtime_close(&worker->runtime);
+    searches_free(&worker->searches);
     exchanges_close(&worker->exchanges);
     spool_close(&worker->spool);
     keys_close(&worker->keys);
+    keys_close(&worker->search_keys);
     gpu_free(&worker->gpu);
-    loop_timer_free(&worker->limit_timer);
+    loop_timer_free(&worker->room_timer);
+    loop_timer_free(&worker->pause_timer);
     loop_timer_free(&worker->drain_timer);
     if (worker->turn != NULL)
         uv_close((uv_handle_t *)worker->turn, handle_closed);
@@ -587,8 +402,9 @@ void worker_close(struct worker **worker_ptr)
         uv_close((uv_handle_t *)worker->reload, handle_closed);
     if (worker->ready_fd >= 0)
         close(worker->ready_fd);
-    backlog_free(&worker->backlog);
     arms_release(&worker->arms);
+    free(worker->keys_out);
+    free(worker->hidden);
     free(worker->runtime_log);
     accounts_free(&worker->accounts);
     free(worker);

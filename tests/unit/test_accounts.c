@@ -7,17 +7,16 @@
 #include <string.h>
 
 #include "workers/accounts.h"
-#include "workers/backlog.h"
 #include "workers/backoff.h"
 
 static void one_broker_gets_all_places(void **state)
 {
     (void)state;
     struct accounts *accounts = accounts_new(1);
-    accounts_divide(accounts, 5);
+    accounts_divide(accounts, 5, INT64_MAX);
     assert_int_equal(accounts_credit(accounts, 0), 0); /* it does not know us yet */
     accounts_introduce(accounts, 0);
-    accounts_divide(accounts, 5);
+    accounts_divide(accounts, 5, INT64_MAX);
     assert_int_equal(accounts_credit(accounts, 0), 5);
     accounts_free(&accounts);
 }
@@ -28,14 +27,14 @@ static void places_are_divided_and_each_broker_gets_one(void **state)
     struct accounts *accounts = accounts_new(3);
     for (int i = 0; i < 3; i++)
         accounts_introduce(accounts, i);
-    accounts_divide(accounts, 9);
+    accounts_divide(accounts, 9, INT64_MAX);
     assert_int_equal(accounts_credit(accounts, 2), 3);
-    accounts_divide(accounts, 1);
+    accounts_divide(accounts, 1, INT64_MAX);
     for (int i = 0; i < 3; i++)
         assert_int_equal(accounts_credit(accounts, i), 1);
-    accounts_divide(accounts, 0);
+    accounts_divide(accounts, 0, INT64_MAX);
     assert_int_equal(accounts_credit(accounts, 0), 0);
-    accounts_divide(accounts, -2);
+    accounts_divide(accounts, -2, INT64_MAX);
     assert_int_equal(accounts_credit(accounts, 0), 0);
     accounts_free(&accounts);
 }
@@ -46,14 +45,14 @@ static void credit_goes_round(void **state)
     struct accounts *accounts = accounts_new(2);
     accounts_introduce(accounts, 0);
     accounts_introduce(accounts, 1);
-    accounts_divide(accounts, 4);
+    accounts_divide(accounts, 4, INT64_MAX);
     accounts_spend(accounts, 0);
     assert_int_equal(accounts_credit(accounts, 0), 1);
     assert_int_equal(accounts_least(accounts), 1);
     accounts_owe(accounts, 0);
     assert_int_equal(accounts_owed(accounts, 0), 1);
     assert_int_equal(accounts_owed(accounts, 1), 0);
-    accounts_pay(accounts, 0);
+    accounts_pay(accounts, 0, 1);
     assert_int_equal(accounts_credit(accounts, 0), 2);
     assert_int_equal(accounts_owed(accounts, 0), 0);
     for (int i = 0; i < 5; i++)
@@ -68,7 +67,7 @@ static void places_of_a_lost_broker_go_to_another(void **state)
     struct accounts *accounts = accounts_new(2);
     accounts_introduce(accounts, 0);
     accounts_introduce(accounts, 1);
-    accounts_divide(accounts, 4);
+    accounts_divide(accounts, 4, INT64_MAX);
     accounts_lose(accounts, 0);
     assert_int_equal(accounts_credit(accounts, 0), 0);
     accounts_owe(accounts, 0);
@@ -80,25 +79,25 @@ static void places_of_a_lost_broker_go_to_another(void **state)
     accounts_free(&accounts);
 }
 
-static void a_backlog_is_first_in_first_out(void **state)
+static void what_the_limits_hold_back_is_owed(void **state)
 {
     (void)state;
-    struct backlog *backlog = backlog_new();
-    struct arm arm = {0};
-    struct backlog_item item;
-    assert_false(backlog_pop(backlog, &item));
-    backlog_push(backlog, "t1", "a", &arm, 0);
-    backlog_push(backlog, "t1", "b", &arm, 1);
-    backlog_push(backlog, "t2", "a", &arm, 2);
-    assert_int_equal(backlog_size(backlog), 3);
-    assert_true(backlog_pop(backlog, &item));
-    assert_string_equal(item.sub, "a");
-    assert_int_equal(item.broker, 0);
-    assert_false(backlog_remove(backlog, "t2", "b", &item));
-    assert_true(backlog_remove(backlog, "t2", "", &item));
-    assert_int_equal(item.broker, 2);
-    assert_int_equal(backlog_size(backlog), 1);
-    backlog_free(&backlog);
+    struct accounts *accounts = accounts_new(2);
+    accounts_introduce(accounts, 0);
+    accounts_introduce(accounts, 1);
+    accounts_divide(accounts, 8, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(accounts_credit(accounts, i), 1);
+        assert_int_equal(accounts_owed(accounts, i), 3);
+    }
+    assert_int_equal(accounts_granted(accounts), 2);
+    accounts_pay(accounts, 1, 2);
+    assert_int_equal(accounts_credit(accounts, 1), 3);
+    assert_int_equal(accounts_owed(accounts, 1), 1);
+    accounts_divide(accounts, 8, 0);
+    assert_int_equal(accounts_granted(accounts), 0);
+    assert_int_equal(accounts_owed(accounts, 0), 4);
+    accounts_free(&accounts);
 }
 
 static void backoff_doubles_up_to_its_most(void **state)
@@ -126,7 +125,7 @@ int main(void)
         cmocka_unit_test(places_are_divided_and_each_broker_gets_one),
         cmocka_unit_test(credit_goes_round),
         cmocka_unit_test(places_of_a_lost_broker_go_to_another),
-        cmocka_unit_test(a_backlog_is_first_in_first_out),
+        cmocka_unit_test(what_the_limits_hold_back_is_owed),
         cmocka_unit_test(backoff_doubles_up_to_its_most),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

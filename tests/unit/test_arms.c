@@ -10,7 +10,6 @@
 #include "tests/lib/fixture.h"
 #include "workers/arms.h"
 #include "workers/gpu.h"
-#include "workers/limiter.h"
 #include "workers/record.h"
 
 static const char yaml[] = "redis: unix:///tmp/none.sock\n"
@@ -94,48 +93,30 @@ static void other_models_are_not(void **state)
     assert_false(arms_model_matches("a", ""));
 }
 
-static void requests_per_minute_are_kept(void **state)
+static void names_that_the_registry_knows_are_the_same_model(void **state)
 {
     (void)state;
-    struct limiter limiter;
-    limiter_init(&limiter, 60, 0, 0);
-    int64_t now_ms = 0;
-    int started = 0;
-    while (now_ms < 60000) {
-        int64_t delay_ms = limiter_delay_ms(&limiter, now_ms);
-        if (delay_ms == 0) {
-            limiter_request(&limiter);
-            started++;
-        }
-        now_ms += delay_ms;
-    }
-    assert_in_range(started, 60, 66); /* a burst of a tenth, then one a second */
+    char *served[] = {(char[]){"accounts/x/models/gpt-9"}, (char[]){"nine"}};
+    struct config_model model = {.name = (char[]){"gpt9"}, .served = served, .n_served = 2};
+    assert_true(arms_serves(&model, "gpt9-2026-09-22"));
+    assert_true(arms_serves(&model, "gpt-9"));
+    assert_true(arms_serves(&model, "Nine"));
+    assert_false(arms_serves(&model, "ten"));
 }
 
-static void tokens_that_were_overdrawn_are_waited_for(void **state)
+static void a_paused_arm_says_why_until_it_is_served_again(void **state)
 {
     (void)state;
-    struct limiter limiter;
-    limiter_init(&limiter, 0, 60000, 0);
-    assert_int_equal(limiter_delay_ms(&limiter, 0), 0);
-    limiter_request(&limiter);
-    limiter_tokens(&limiter, 16000);
-    assert_in_range(limiter_delay_ms(&limiter, 0), 9990, 10010);
-    assert_int_equal(limiter_delay_ms(&limiter, 10010), 0);
-    limiter_tokens(&limiter, -1);
-    assert_int_equal(limiter_delay_ms(&limiter, 10010), 0);
-}
-
-static void without_limits_nothing_waits(void **state)
-{
-    (void)state;
-    struct limiter limiter;
-    limiter_init(&limiter, 0, 0, 0);
-    for (int i = 0; i < 1000; i++) {
-        assert_int_equal(limiter_delay_ms(&limiter, 0), 0);
-        limiter_request(&limiter);
-        limiter_tokens(&limiter, 100000);
-    }
+    struct arm items[] = {{.name = (char[]){"a@p"}}, {.name = (char[]){"b@p"}}};
+    struct arms arms = {.items = items, .n = 2};
+    assert_true(arms_pause(&arms, "b@p", "overloaded"));
+    assert_false(arms_pause(&arms, "b@p", "overloaded"));
+    assert_string_equal(items[1].paused, "overloaded");
+    assert_null(items[0].paused);
+    assert_false(arms_pause(&arms, "c@p", "overloaded"));
+    assert_true(arms_resume(&arms, "b@p"));
+    assert_false(arms_resume(&arms, "b@p"));
+    assert_null(items[1].paused);
 }
 
 static void lists_of_cpus_are_read(void **state)
@@ -179,9 +160,8 @@ int main(void)
         cmocka_unit_test(a_worker_without_models_is_told_so),
         cmocka_unit_test(snapshots_and_paths_are_the_same_model),
         cmocka_unit_test(other_models_are_not),
-        cmocka_unit_test(requests_per_minute_are_kept),
-        cmocka_unit_test(tokens_that_were_overdrawn_are_waited_for),
-        cmocka_unit_test(without_limits_nothing_waits),
+        cmocka_unit_test(names_that_the_registry_knows_are_the_same_model),
+        cmocka_unit_test(a_paused_arm_says_why_until_it_is_served_again),
         cmocka_unit_test(lists_of_cpus_are_read),
         cmocka_unit_test(the_cpus_near_a_gpu_are_found_by_index_and_uuid),
     };

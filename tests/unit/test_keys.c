@@ -144,21 +144,29 @@ static void keys_of_a_pool_take_turns_and_missing_ones_are_left_out(void **state
     const char *sources[] = {"env:KEY_A", "env:KEY_C", "env:KEY_B"};
     struct keys *keys;
     struct err err = {0};
-    assert_int_equal(keys_open(&keys, &loop, sources, 3, &err), 0);
+    assert_int_equal(keys_open(&keys, &loop, sources, 3, false, &err), 0);
     assert_int_equal(keys_count(keys), 2);
     const char expected[] = "abab";
-    for (const char *at = expected; *at != '\0'; at++) {
-        struct key *key = keys_next(keys);
-        assert_int_equal(key_value(key)[0], *at);
+    for (size_t i = 0; expected[i] != '\0'; i++) {
+        struct key *key = keys_at(keys, i);
+        assert_int_equal(key_value(key)[0], expected[i]);
         key_drop(&key);
     }
     keys_close(&keys);
-    assert_int_equal(keys_open(&keys, &loop, sources + 1, 1, &err), -ENOENT);
+    assert_int_equal(keys_open(&keys, &loop, sources + 1, 1, false, &err), -ENOENT);
     assert_non_null(strstr(err.text, "KEY_C"));
-    assert_int_equal(keys_open(&keys, &loop, NULL, 0, &err), 0);
-    assert_null(keys_next(keys));
+    assert_int_equal(keys_open(&keys, &loop, sources + 1, 1, true, &err), 0);
+    assert_int_equal(keys_count(keys), 0);
+    keys_close(&keys);
+    assert_int_equal(keys_open(&keys, &loop, NULL, 0, false, &err), 0);
+    assert_null(keys_at(keys, 0));
     keys_close(&keys);
     loop_finish(&loop);
+}
+
+static void count_change(void *ctx)
+{
+    ++*(int *)ctx;
 }
 
 static void a_reload_takes_new_values_and_keeps_old_ones_that_fail(void **state)
@@ -171,21 +179,62 @@ static void a_reload_takes_new_values_and_keeps_old_ones_that_fail(void **state)
     snprintf(second, sizeof second, "file:%s", fixture_write(&fixture, "key2", "old2\n"));
     const char *sources[] = {first, second};
     struct keys *keys;
-    assert_int_equal(keys_open(&keys, &loop, sources, 2, NULL), 0);
-    struct key *held = keys_next(keys);
+    assert_int_equal(keys_open(&keys, &loop, sources, 2, false, NULL), 0);
+    struct key *held = keys_at(keys, 0);
     fixture_write(&fixture, "key1", "new1\n");
     remove(second + 5);
-    keys_reload(keys);
-    keys_reload(keys);
+    int changes = 0;
+    keys_reload(keys, count_change, &changes);
+    keys_reload(keys, count_change, &changes);
     uv_run(&loop, UV_RUN_DEFAULT);
-    struct key *other = keys_next(keys), *fresh = keys_next(keys);
+    assert_int_equal(changes, 2); /* the second signal came while the first was served */
+    struct key *other = keys_at(keys, 1), *fresh = keys_at(keys, 0);
     assert_string_equal(key_value(held), "old1");
     assert_string_equal(key_value(other), "old2");
     assert_string_equal(key_value(fresh), "new1");
     key_drop(&held);
     key_drop(&other);
     key_drop(&fresh);
-    keys_reload(keys);
+    keys_reload(keys, count_change, &changes);
+    keys_close(&keys);
+    loop_finish(&loop);
+    assert_int_equal(changes, 2);
+}
+
+static void a_fingerprint_names_a_key_and_does_not_show_it(void **state)
+{
+    (void)state;
+    setenv("KEY_A", "sk-aaaaaaaaaaaa", 1);
+    setenv("KEY_B", "sk-bbbbbbbbbbbb", 1);
+    struct key *first, *same, *other;
+    assert_int_equal(key_read(&first, "env:KEY_A", NULL), 0);
+    assert_int_equal(key_read(&same, "cmd:echo $KEY_A", NULL), 0);
+    assert_int_equal(key_read(&other, "env:KEY_B", NULL), 0);
+    assert_int_equal(strlen(key_fingerprint(first)), KEY_FINGERPRINT_SIZE - 1);
+    assert_string_equal(key_fingerprint(first), key_fingerprint(same));
+    assert_string_not_equal(key_fingerprint(first), key_fingerprint(other));
+    assert_null(strstr(key_value(first), key_fingerprint(first)));
+    assert_string_equal(key_fingerprint(NULL), "");
+    key_drop(&first);
+    key_drop(&same);
+    key_drop(&other);
+}
+
+static void a_key_is_shown_by_its_source_but_not_by_its_command(void **state)
+{
+    (void)state;
+    uv_loop_t loop;
+    loop_init(&loop);
+    setenv("KEY_A", "sk-aaaaaaaaaaaa", 1);
+    const char *sources[] = {"env:KEY_A", "cmd:echo sk-cccccccccccc"};
+    struct keys *keys;
+    assert_int_equal(keys_open(&keys, &loop, sources, 2, false, NULL), 0);
+    struct key *first = keys_at(keys, 0), *second = keys_at(keys, 1);
+    assert_string_equal(keys_source(keys, key_fingerprint(first)), "env:KEY_A");
+    assert_string_equal(keys_source(keys, key_fingerprint(second)), "cmd:");
+    assert_string_equal(keys_source(keys, "0123456789ab"), "");
+    key_drop(&first);
+    key_drop(&second);
     keys_close(&keys);
     loop_finish(&loop);
 }
@@ -217,6 +266,8 @@ int main(void)
         cmocka_unit_test(what_a_cut_leaves_of_a_key_is_replaced_too),
         cmocka_unit_test(keys_of_a_pool_take_turns_and_missing_ones_are_left_out),
         cmocka_unit_test(a_reload_takes_new_values_and_keeps_old_ones_that_fail),
+        cmocka_unit_test(a_fingerprint_names_a_key_and_does_not_show_it),
+        cmocka_unit_test(a_key_is_shown_by_its_source_but_not_by_its_command),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
