@@ -8,6 +8,7 @@ static const struct sim_family *const families[] = {
     &sim_family_anthropic,
     &sim_family_gemini,
     &sim_family_ollama,
+    &sim_family_search,
 };
 
 const struct sim_family *const *sim_family_table(size_t *ret_count)

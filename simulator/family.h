@@ -39,6 +39,7 @@ struct sim_family {
     const char *name;        /* in scenarios and counts */
     const char *stream_type; /* Content-Type of streams */
     bool opens_early;        /* the stream's opening is sent before the prompt is evaluated */
+    bool only_named;        /* rules count for it only where they name it */
     bool waits_for_headers;  /* nothing at all is sent before the first token */
     int (*parse)(struct sim_request *request, struct sim_error *ret);
     void (*headers)(const struct sim_answer *answer, struct buf *out);
@@ -53,7 +54,7 @@ struct sim_family {
 };
 
 extern const struct sim_family sim_family_openai, sim_family_anthropic, sim_family_gemini,
-    sim_family_ollama;
+    sim_family_ollama, sim_family_search;
 
 /* NULL when there is none of that name. */
 const struct sim_family *sim_family_find(const char *name);

@@ -7,6 +7,7 @@
 
 #include "common/yaml.h"
 #include "schemas/mem.h"
+#include "simulator/family.h"
 #include "simulator/scenario_read.h"
 
 struct dialect_map {
@@ -147,7 +148,8 @@ static bool text_fits(const char *part, const struct buf *text)
 
 static bool rule_fits(const struct sim_rule *rule, const struct sim_request *request)
 {
-    return (rule->family == NULL || rule->family == request->family) &&
+    bool named = rule->family != NULL || request->family->only_named;
+    return (!named || rule->family == request->family) &&
            glob_fits(rule->path, request->path) && glob_fits(rule->model, request->model) &&
            glob_fits(rule->key, request->key) && text_fits(rule->prompt, &request->prompt) &&
            text_fits(rule->system, &request->system);

@@ -193,7 +193,7 @@ static int api_read(struct sim_rule *ret, const struct yaml *yaml, const struct 
     ret->family = sim_family_find(name);
     if (ret->family == NULL)
         return yaml_fail(yaml, yaml_map_get(match, "api"), err,
-                         "unknown api `%s`: one of openai, anthropic, gemini, ollama", name);
+                         "unknown api `%s`: one of openai, anthropic, gemini, ollama, search", name);
     return 0;
 }
 

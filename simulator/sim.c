@@ -9,6 +9,7 @@
 
 #include "simulator/control.h"
 #include "simulator/family.h"
+#include "simulator/search.h"
 
 static const struct {
     const char *path;
@@ -96,6 +97,8 @@ static void handle_request(void *ctx, struct sim_exchange *exchange)
     request.method = sim_exchange_method(exchange);
     request.path = path;
     bool call = is_call(&request, exchange, path);
+    if (sim_search_answer(sim, exchange, &request))
+        return;
     if (call && strcmp(request.method, "POST") == 0) {
         sim_call_start(sim, exchange, &request);
         return;
