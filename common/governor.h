@@ -50,10 +50,13 @@ struct governor_options {
     const char *const *arms;
     size_t n_arms;
     int64_t breaker_failures; /* 0: breakers never open */
-    int64_t breaker_open_ms;
+    int64_t breaker_open_ms;  /* doubled with each probe that fails, up to ten times of it */
+    int64_t window_ms;        /* 0: a minute; a shorter one makes tests short */
+    int64_t lease_ms;         /* 0: 30 s, after which permits of a dead worker are free again */
 };
 
-/* queue: its connection to Redis is used, and must outlive it. */
+/* queue: its connection to Redis is used, and must outlive it. What others see comes over a further
+ * one. */
 int governor_open(struct governor **ret, uv_loop_t *loop, struct queue *queue,
                   const struct governor_options *options,
                   const struct governor_callbacks *callbacks, void *ctx, struct err *err);
@@ -69,7 +72,7 @@ enum governor_verdict {
 };
 struct governor_permit {
     enum governor_verdict verdict;
-    char id[GOVERNOR_ID_SIZE]; /* "" when there is nothing to settle */
+    char id[GOVERNOR_ID_SIZE]; /* GRANTED: to be settled; else "" */
     size_t key;                /* GRANTED: which key of the pool is to be used */
     int64_t delay_ms;          /* otherwise: when to ask again */
     int64_t room;              /* calls that could start now besides; INT64_MAX: no limit */
@@ -99,9 +102,10 @@ struct governor_report {
     int64_t retry_after_ms;  /* the server's own delay; -1: none */
     struct governor_server server;
 };
-/* The call is over. auth takes the key out of the pool until governor_set_keys(); quota likewise,
- * for retry_after_ms or an hour; rate_limited blocks the key for retry_after_ms; overloaded and
- * timeout count for the arm's breaker. permit: as it was granted. */
+/* The call is over; a second time changes nothing. auth takes the key out of the pool until
+ * governor_set_keys(); quota likewise, for retry_after_ms or an hour; rate_limited blocks the key
+ * for retry_after_ms; overloaded and timeout count for the arm's breaker. permit: as it was
+ * granted. */
 void governor_settle(struct governor *governor, const struct governor_permit *permit,
                      const char *arm, const struct governor_report *report);
 
