@@ -106,6 +106,16 @@ static int admit(struct sim_call *call, struct sim_exchange *exchange, struct si
     return rc;
 }
 
+/* What the prompt cache has of it, in tokens. */
+static void look_up_prefix(struct sim_call *call)
+{
+    struct sim_request *request = &call->request;
+    size_t added, seen = sim_prefixes_seen(call->sim->prefixes, request->model, &request->system,
+                                           &request->prompt, &added);
+    request->cached_tokens = (int64_t)seen / 4;
+    request->cache_write_tokens = (int64_t)added / 4;
+}
+
 static void send_after(struct sim_exchange *exchange, double wait_ms, sim_exchange_fn *send)
 {
     if (wait_ms > 0)
@@ -121,7 +131,7 @@ static void answer(struct sim_call *call, struct sim_exchange *exchange)
     bool in_stream = fault->error_after != SIM_NEVER;
     call->fault = in_stream || fault->truncate_after != SIM_NEVER ||
                   fault->malformed_after != SIM_NEVER || fault->no_finish || fault->empty ||
-                  fault->served_model != NULL;
+                  fault->served_model != NULL || fault->finish != NULL;
     bool refused = fault->close_before_headers || fault->html ||
                    (in_stream ? !call->request.stream : fault->kind != SIM_KIND_NONE);
     if (refused) {
@@ -129,6 +139,8 @@ static void answer(struct sim_call *call, struct sim_exchange *exchange)
         send_after(exchange, load_ms, send_fault);
         return;
     }
+    if (!call->request.embed)
+        look_up_prefix(call);
     sim_call_make_text(call);
     sim_call_schedule(call);
     sim_request_release(&call->request); /* numbers and the model are all that is left of it */
@@ -137,7 +149,7 @@ static void answer(struct sim_call *call, struct sim_exchange *exchange)
         send_after(exchange, waits ? call->ready_ms : load_ms, sim_call_send_stream);
         return;
     }
-    while (sim_call_more(call))
+    while (!call->request.embed && sim_call_more(call))
         sim_call_advance(call);
     call->answer.total_ms = call->answer.load_ms + call->answer.prompt_ms + call->answer.decode_ms;
     double decode_ms = call->rule->timing.decode_tps > 0 ? call->answer.decode_ms : 0;

@@ -5,6 +5,7 @@
 
 #include "simulator/http.h"
 #include "simulator/journal.h"
+#include "simulator/prefixes.h"
 #include "simulator/scenario.h"
 
 /* What the whole simulator shares. */
@@ -13,6 +14,7 @@ struct sim {
     struct sim_http *http;
     struct sim_scenario *scenario;
     struct sim_journal *journal;
+    struct sim_prefixes *prefixes;
     uint64_t random; /* for probabilities and jitter */
     bool quiet;
 };

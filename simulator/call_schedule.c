@@ -1,8 +1,11 @@
 /* What a call says, and when each token of it is due. */
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "simulator/call_state.h"
 #include "simulator/reply.h"
+#include "simulator/vectors.h"
 
 /* What an immediate machine (rate 0) reports as its rate: real ones never report zero. */
 #define IMMEDIATE_TPS 1e6
@@ -82,14 +85,57 @@ static void cut_to_limit(struct sim_call *call)
         if ((len = sim_piece(call->text.data + at, call->text.len - at)) == 0)
             return;
     call->answer.length = at < call->text.len;
+    if (call->answer.length)
+        call->answer.stop[0] = '\0'; /* it was not reached */
     call->text.len = at;
+}
+
+/* Cuts the text where the first of the strings begins that end it. */
+static void cut_at(struct sim_call *call, const json_t *stop)
+{
+    const char *text = json_string_value(stop);
+    size_t len = json_string_length(stop);
+    if (len == 0 || call->text.len == 0)
+        return;
+    const char *found = memmem(call->text.data, call->text.len, text, len);
+    if (found == NULL)
+        return;
+    call->text.len = (size_t)(found - call->text.data);
+    snprintf(call->answer.stop, sizeof call->answer.stop, "%s", text);
+}
+
+static void cut_at_stop(struct sim_call *call)
+{
+    const json_t *stop = call->request.stop;
+    size_t i;
+    json_t *one;
+    if (json_is_array(stop))
+        json_array_foreach (stop, i, one)
+            cut_at(call, json_is_string(one) ? one : NULL);
+    else if (json_is_string(stop))
+        cut_at(call, stop);
+}
+
+static void add_thoughts(struct sim_call *call)
+{
+    static const char thoughts[] = "(simulated) What is asked is clear. An answer comes to mind.";
+    call->answer.thoughts = call->request.thinks ? thoughts : "";
+    for (size_t at = 0, len; call->request.thinks; at += len) {
+        if ((len = sim_piece(thoughts + at, sizeof thoughts - 1 - at)) == 0)
+            break;
+        call->answer.thought_tokens++;
+    }
 }
 
 void sim_call_make_text(struct sim_call *call)
 {
     const struct sim_rule *rule = call->rule;
     struct buf *out = &call->text;
-    if (call->request.load_only)
+    add_thoughts(call);
+    call->answer.finish = rule->fault.finish;
+    if (call->request.embed)
+        sim_vectors_add(call->request.inputs, call->request.dimensions, out);
+    else if (call->request.load_only)
         ;
     else if (rule->tokens > 0)
         sim_reply_filler(rule->tokens, out);
@@ -100,7 +146,10 @@ void sim_call_make_text(struct sim_call *call)
     else if (rule->reply == SIM_REPLY_BUILTIN)
         sim_reply_builtin(&call->request, out);
     buf_reserve(out, 1); /* data is not NULL from here on */
-    cut_to_limit(call);
+    if (!call->request.embed) {
+        cut_at_stop(call);
+        cut_to_limit(call);
+    }
     call->answer.text = call->text.data;
     call->answer.text_len = call->text.len;
 }

@@ -49,6 +49,7 @@ static void reset(const struct visit *visit)
 {
     struct buf body = {0};
     sim_journal_reset(visit->sim->journal);
+    sim_prefixes_reset(visit->sim->prefixes);
     sim_scenario_reset(visit->sim->scenario);
     buf_add_str(&body, "{\"ok\":true}\n");
     send_json(visit, 200, &body);

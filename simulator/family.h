@@ -13,7 +13,11 @@ struct sim_answer {
     const char *model; /* served */
     const char *text;
     size_t text_len;
-    bool length;           /* ended by max_tokens */
+    bool length;          /* ended by max_tokens */
+    char stop[64];        /* the string that ended it; "": none did */
+    const char *thoughts; /* before the text; "": none */
+    int64_t thought_tokens;
+    const char *finish;    /* what the scenario has as the finish reason; NULL: the right one */
     bool finished;         /* false: written without a finish reason */
     int64_t output_tokens; /* so far; in open() 0 */
     double load_ms, prompt_ms, decode_ms, total_ms;
@@ -39,7 +43,7 @@ struct sim_family {
     const char *name;        /* in scenarios and counts */
     const char *stream_type; /* Content-Type of streams */
     bool opens_early;        /* the stream's opening is sent before the prompt is evaluated */
-    bool only_named;        /* rules count for it only where they name it */
+    bool only_named;         /* rules count for it only where they name it */
     bool waits_for_headers;  /* nothing at all is sent before the first token */
     int (*parse)(struct sim_request *request, struct sim_error *ret);
     void (*headers)(const struct sim_answer *answer, struct buf *out);

@@ -56,6 +56,8 @@ void sim_request_release(struct sim_request *request)
     json_decref(request->root);
     request->root = NULL;
     request->schema = NULL;
+    request->stop = NULL;
+    request->inputs = NULL;
 }
 
 int sim_request_load(struct sim_request *request, const struct buf *body, struct sim_error *ret)
@@ -80,7 +82,8 @@ int sim_request_load(struct sim_request *request, const struct buf *body, struct
 int sim_request_check(struct sim_request *request, struct sim_error *ret)
 {
     int rc = request->family->parse(request, ret);
-    request->prompt_tokens = (int64_t)((request->system.len + request->prompt.len + 3) / 4);
+    request->prompt_tokens = (int64_t)((request->system.len + request->prompt.len + 3) / 4) +
+                             request->images * SIM_IMAGE_TOKENS;
     uint64_t hash = sim_hash(request->system.data, request->system.len, SIM_HASH_SEED);
     hash = sim_hash("", 1, hash); /* the border between the two */
     request->prompt_hash = sim_hash(request->prompt.data, request->prompt.len, hash);

@@ -77,15 +77,24 @@ struct sim_request {
     bool obfuscate;     /* OpenAI: padding in chunks */
     bool load_only;     /* Ollama: no messages, the model is only loaded (or unloaded) */
     bool unload;
-    bool json_mode;        /* JSON was demanded, without a schema */
-    int64_t max_tokens;    /* 0: no limit */
-    int64_t ping_ms;       /* llama.cpp: 0: not asked for */
-    struct buf system;     /* texts of system messages */
-    struct buf prompt;     /* texts of all others, separated by \n */
-    int64_t prompt_tokens; /* (bytes of system and prompt) / 4, rounded up */
+    bool json_mode;             /* JSON was demanded, without a schema */
+    bool single;                /* Gemini: vectors of one text, not of a batch */
+    bool embed;                 /* vectors of `inputs` are asked for, not an answer */
+    bool thinks;                /* the answer begins with thoughts */
+    int64_t dimensions;         /* of the vectors; 0: the model's own */
+    int64_t images;             /* in the messages; each counts as SIM_IMAGE_TOKENS */
+    int64_t cached_tokens;      /* of the prompt: seen before */
+    int64_t cache_write_tokens; /* of the prompt: seen for the first time, kept from now on */
+    int64_t max_tokens;         /* 0: no limit */
+    int64_t ping_ms;            /* llama.cpp: 0: not asked for */
+    struct buf system;          /* texts of system messages */
+    struct buf prompt;          /* texts of all others, separated by \n */
+    int64_t prompt_tokens;      /* (bytes of system and prompt) / 4, rounded up */
     uint64_t prompt_hash;
     json_t *root;         /* the parsed body; owned */
     const json_t *schema; /* that the answer must follow; borrowed from root; NULL: none */
+    const json_t *stop;   /* string or strings that end the answer; as above */
+    const json_t *inputs; /* text or texts to make vectors of; as above */
 };
 
 void sim_request_release(struct sim_request *request);
@@ -103,6 +112,7 @@ void sim_request_add_text(struct buf *out, const char *text, size_t len);
 uint64_t sim_random(uint64_t *state);
 double sim_random_unit(uint64_t *state);
 uint64_t sim_hash(const void *data, size_t len, uint64_t seed); /* FNV-1a, 64 bits */
+#define SIM_IMAGE_TOKENS 256
 #define SIM_HASH_SEED 0xcbf29ce484222325ull
 
 #endif

@@ -37,6 +37,7 @@ struct sim_fault {
     int64_t stall_ms; /* 0: for ever */
     int64_t drip_bytes, drip_ms;
     const char *served_model; /* NULL: the one asked for */
+    const char *finish;       /* finish reason, in the API's own word; NULL: the right one */
     bool html, close_before_headers, no_finish, empty;
 };
 

@@ -48,6 +48,7 @@ static const char *const fault_keys[] = {"kind",
                                          "stall_ms",
                                          "drip",
                                          "wrong_model",
+                                         "finish",
                                          "html",
                                          "close_before_headers",
                                          "no_finish",
@@ -168,7 +169,8 @@ int sim_fault_read(struct sim_fault *ret, const struct yaml *yaml, const struct 
         (rc = fault_read_tokens(ret, yaml, node, err)) != 0 ||
         (rc = yaml_get_int(yaml, node, "stall_ms", 0, (int64_t)MAX_MS, &ret->stall_ms, err)) != 0 ||
         (rc = drip_read(ret, yaml, yaml_map_get(node, "drip"), err)) != 0 ||
-        (rc = yaml_get_str(yaml, node, "wrong_model", &ret->served_model, err)) != 0)
+        (rc = yaml_get_str(yaml, node, "wrong_model", &ret->served_model, err)) != 0 ||
+        (rc = yaml_get_str(yaml, node, "finish", &ret->finish, err)) != 0)
         return rc;
     rc = fault_read_flags(ret, yaml, node, err);
     if (rc != 0 || ret->status == 0 || ret->html)

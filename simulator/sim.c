@@ -18,6 +18,7 @@ static const struct {
     {"/v1/chat/completions", &sim_family_openai},
     {"/v1/messages", &sim_family_anthropic},
     {"/api/chat", &sim_family_ollama},
+    {"/api/embed", &sim_family_ollama},
 };
 
 /* Takes a leading "/vllm" or "/anthropic" off the path, so that a base URL can choose the dialect
@@ -40,6 +41,16 @@ static const char *strip_prefix(const char *path, enum sim_dialect *dialect)
 }
 
 /* Gemini's path holds the model and the method: /v1beta/models/NAME:generateContent. */
+static const struct {
+    const char *method;
+    bool stream, embed;
+} gemini_methods[] = {
+    {":generateContent", false, false},
+    {":streamGenerateContent", true, false},
+    {":embedContent", false, true},
+    {":batchEmbedContents", false, true},
+};
+
 static bool parse_gemini(struct sim_request *request, const struct sim_exchange *exchange,
                          const char *path)
 {
@@ -50,9 +61,13 @@ static bool parse_gemini(struct sim_request *request, const struct sim_exchange 
     const char *colon = strrchr(name, ':');
     if (colon == NULL || colon == name || (size_t)(colon - name) >= sizeof request->model)
         return false;
-    bool stream = strcmp(colon, ":streamGenerateContent") == 0;
-    if (!stream && strcmp(colon, ":generateContent") != 0)
+    size_t i = 0, n = sizeof gemini_methods / sizeof *gemini_methods;
+    while (i < n && strcmp(colon, gemini_methods[i].method) != 0)
+        i++;
+    if (i == n)
         return false;
+    bool stream = gemini_methods[i].stream;
+    request->embed = gemini_methods[i].embed;
     const char *alt = sim_exchange_query(exchange, "alt");
     memcpy(request->model, name, (size_t)(colon - name));
     request->model[colon - name] = '\0';
@@ -149,6 +164,7 @@ int sim_open(struct sim *sim, uv_loop_t *loop, const struct sim_options *options
     int64_t seed = options->seed >= 0 ? options->seed : sim_scenario_seed(sim->scenario);
     sim->random = (uint64_t)(seed >= 0 ? seed : 1);
     sim->journal = sim_journal_new();
+    sim->prefixes = sim_prefixes_new();
     rc = sim_http_open(&sim->http, loop, &options->http, &handlers, sim, err);
     if (rc != 0)
         sim_close(sim);
@@ -159,5 +175,6 @@ void sim_close(struct sim *sim)
 {
     sim_http_close(&sim->http);
     sim_journal_free(&sim->journal);
+    sim_prefixes_free(&sim->prefixes);
     sim_scenario_unref(&sim->scenario);
 }
