@@ -241,7 +241,7 @@ void queue_run(struct queue *queue, enum queue_script script, const char *task, 
                void *ctx)
 {
     if (script < QUEUE_BATCH_COUNT) {
-        queue_batch_add(queue, script, task, fn, ctx);
+        queue_batch_add(queue, script, task, false, fn, ctx);
         return;
     }
     queue_batch_flush(queue);
@@ -290,6 +290,14 @@ void queue_run_plain(struct queue *queue, enum queue_script script, const char *
     struct plain *plain = mem_must_zalloc(sizeof *plain);
     *plain = (struct plain){fn, ctx};
     queue_run(queue, script, task, plain_answered, plain);
+}
+
+void queue_settle_plain(struct queue *queue, enum queue_script script, const char *task, bool known,
+                        queue_fn *fn, void *ctx)
+{
+    struct plain *plain = mem_must_zalloc(sizeof *plain);
+    *plain = (struct plain){fn, ctx};
+    queue_run_settling(queue, script, task, known, plain_answered, plain);
 }
 
 /* --- arguments ---------------------------------------------------------------------------- */
@@ -371,6 +379,16 @@ void queue_args_word(struct queue_args *args, const char *text)
     own(args, offset);
 }
 
+/* Lua counts in doubles: up to 2^53 they are exact. */
+void queue_args_spend(struct queue_args *args, const struct queue_spend *spend)
+{
+    const int64_t most = (INT64_C(1) << 53) - 1, numbers[] = {spend->nano_usd, spend->tokens};
+    int64_t kept[2];
+    for (size_t i = 0; i < 2; i++)
+        kept[i] = numbers[i] < 0 ? 0 : numbers[i] > most ? most : numbers[i];
+    queue_args_printf(args, "%lld %lld", (long long)kept[0], (long long)kept[1]);
+}
+
 /* --- opening ------------------------------------------------------------------------------ */
 
 static char *copy(const char *text)
@@ -414,6 +432,7 @@ void queue_close(struct queue **ret)
     redis_close(&queue->redis);
     queue_args_release(&queue->args);
     queue_args_release(&queue->batch_args);
+    queue_known_release(&queue->known);
     free(queue->options.socket);
     free(queue->options.host);
     free(queue->options.user);

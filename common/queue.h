@@ -130,11 +130,11 @@ void queue_expand(struct queue *queue, const char *task, const char *parent,
 struct queue_claim {
     const char *token;
     int64_t attempt;   /* from 1 */
-    double queue_ms;   /* READY until now, by Redis's clock */
+    double queue_ms;   /* READY until now, by Redis's clock; of a hedge 0 */
+    bool budgeted;     /* the task has a budget of its own */
     struct bytes work; /* record `work` */
     size_t n_deps;
     const struct bytes *deps; /* records `outcome`, in the order of work.dep_ids */
-    bool budgeted;            /* the task has a budget: calls are to be reserved */
 };
 /* claim is NULL unless status is QUEUE_OK; valid during the call. */
 typedef void queue_claim_fn(void *ctx, enum queue_status status, const struct queue_claim *claim,
@@ -219,6 +219,7 @@ enum queue_event_kind {
     QUEUE_EVENT_DEAD,  /* a subtask is dead */
     QUEUE_EVENT_SUBMITTED,
     QUEUE_EVENT_TASK, /* the task reached the state in `state` */
+    QUEUE_EVENT_LOST, /* queue_lose(); timing is set. No failure, and no state has changed. */
     QUEUE_EVENT_KIND_COUNT
 };
 struct queue_event {
@@ -257,6 +258,7 @@ struct queue_item {
     int64_t priority;
     struct bytes meta;
     const char *avoid;
+    const char *error_class; /* of the last failure; "" */
 };
 enum queue_index {
     QUEUE_INDEX_READY,

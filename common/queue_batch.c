@@ -7,6 +7,9 @@
  * batch with an error (a key of one task has the wrong type, say), each call is sent again alone,
  * so that it harms no other: calls are safe to repeat.
  *
+ * Where something may have to be settled, the keys of accounts follow those of the tasks; a call
+ * that is answered with the names of further ones is sent again alone (queue_run_settling()).
+ *
  * A batch spans shards, which a single server allows; for Redis Cluster, batch_takes() would have
  * to keep to one shard. */
 #include "common/queue_internal.h"
@@ -43,6 +46,7 @@ struct queue_batch {
     int n_groups;
     int order[BATCH_CALLS]; /* of the answers */
     int answered;
+    bool known;  /* the keys of known accounts go with it */
     bool closed; /* the queue was, by one of the callbacks */
 };
 
@@ -53,7 +57,7 @@ static struct queue_batch *batch_new(struct queue *queue, enum queue_script scri
     batch->script = script;
     batch->args = (struct queue_args){0};
     batch->n_calls = batch->n_groups = batch->answered = 0;
-    batch->closed = false;
+    batch->known = batch->closed = false;
     return batch;
 }
 
@@ -90,16 +94,40 @@ static void put_call(struct queue_batch *batch, struct group *group, const char 
 
 static void batch_send(struct queue_batch *batch);
 
+static void send_alone(struct queue_batch *batch, const struct group *group,
+                       const struct call *call, bool known)
+{
+    struct queue_batch *alone = batch_new(batch->queue, batch->script);
+    alone->known = known;
+    put_call(alone, NULL, group->task, &batch->args, call->first, call->n_args, call->fn,
+             call->ctx);
+    batch_send(alone);
+}
+
+static const struct group *group_of(const struct queue_batch *batch, int call)
+{
+    for (int i = 0; i < batch->n_groups; i++)
+        for (int at = batch->groups[i].first; at >= 0; at = batch->calls[at].next)
+            if (at == call)
+                return &batch->groups[i];
+    return NULL; /* each is in one */
+}
+
 /* value NULL: the queue was closed. */
 static void answer_next(struct queue_batch *batch, const struct redis_value *value)
 {
     int index = batch->answered++;
     const struct call *call = &batch->calls[batch->order[index]];
-    if (value == NULL)
+    if (value == NULL) {
         redis_answer_closed(call->fn, call->ctx);
+        return;
+    }
+    const struct redis_value *answer =
+        redis_type(value) == REDIS_ERR ? value : redis_at(value, (size_t)index);
+    if (queue_known_missing(batch->queue, answer, batch->known))
+        send_alone(batch, group_of(batch, batch->order[index]), call, true);
     else if (call->fn != NULL)
-        call->fn(call->ctx,
-                 redis_type(value) == REDIS_ERR ? value : redis_at(value, (size_t)index));
+        call->fn(call->ctx, answer);
 }
 
 static bool is_to_be_repeated(const struct queue_batch *batch, const struct redis_value *value)
@@ -110,23 +138,18 @@ static bool is_to_be_repeated(const struct queue_batch *batch, const struct redi
            queue_status_of(value, &err) == QUEUE_ERROR;
 }
 
-static void send_alone(struct queue_batch *batch)
+static void send_each_alone(struct queue_batch *batch)
 {
     for (int i = 0; i < batch->n_groups; i++)
-        for (int at = batch->groups[i].first; at >= 0; at = batch->calls[at].next) {
-            const struct call *call = &batch->calls[at];
-            struct queue_batch *alone = batch_new(batch->queue, batch->script);
-            put_call(alone, NULL, batch->groups[i].task, &batch->args, call->first, call->n_args,
-                     call->fn, call->ctx);
-            batch_send(alone);
-        }
+        for (int at = batch->groups[i].first; at >= 0; at = batch->calls[at].next)
+            send_alone(batch, &batch->groups[i], &batch->calls[at], batch->known);
 }
 
 static void batch_answered(void *ctx, const struct redis_value *value)
 {
     struct queue_batch *batch = ctx;
     if (is_to_be_repeated(batch, value)) {
-        send_alone(batch);
+        send_each_alone(batch);
         batch_free(batch);
         return;
     }
@@ -153,6 +176,8 @@ static void batch_send(struct queue_batch *batch)
             queue_args_copy(out, keys[key], strlen(keys[key]));
         n_keys += n;
     }
+    if (batch->known)
+        n_keys += queue_known_keys(batch->queue, out);
     for (int i = 0; i < batch->n_groups; i++) {
         const struct group *group = &batch->groups[i];
         queue_args_str(out, group->task);
@@ -206,7 +231,7 @@ static bool has_sub(const struct queue_batch *batch, const struct group *group,
     return false;
 }
 
-void queue_batch_add(struct queue *queue, enum queue_script script, const char *task,
+void queue_batch_add(struct queue *queue, enum queue_script script, const char *task, bool known,
                      redis_reply_fn *fn, void *ctx)
 {
     const struct queue_args *args = &queue->args; /* of which the first is the task */
@@ -220,6 +245,7 @@ void queue_batch_add(struct queue *queue, enum queue_script script, const char *
     if (batch == NULL)
         batch = queue->batches[script] = batch_new(queue, script);
     put_call(batch, group, task, args, 1, args->n - 1, fn, ctx);
+    batch->known = batch->known || known;
     if (batch->n_calls == BATCH_CALLS || batch->args.text.len >= BATCH_BYTES)
         flush_one(queue, script);
 }

@@ -145,12 +145,19 @@ static void check_waits(const struct check *check, const char *sub, const struct
              sub_state_name(line->state), (long long)waits);
 }
 
-/* row: [id, score in each index]. state: SUB_STATE_COUNT when there is no such subtask. */
+/* row: [id, score in each index]. state: SUB_STATE_COUNT when there is no such subtask. What an
+ * attempt that lost or was cancelled may have cost is reserved until its lease runs out. */
 static void check_indexes(const struct check *check, const char *sub, size_t row,
                           enum sub_state state)
 {
+    bool held = redis_type(sub_field(check, &check->fields, "hold", sub)) != REDIS_NIL;
     for (size_t i = 0; i < INDEXES; i++) {
         bool in = redis_type(redis_at(check->scores, row + 1 + i)) != REDIS_NIL;
+        bool kept = indexes[i].state == SUB_RUNNING && held && sub_state_terminal(state);
+        if (kept && !in)
+            find(check, sub, "something is reserved for it, but it is not in the index `lease`");
+        if (kept)
+            continue;
         if (in && state == SUB_STATE_COUNT)
             find(check, sub, "the index `%s` names it, but the task has no such subtask",
                  indexes[i].name);
@@ -172,10 +179,16 @@ static void check_run(const struct check *check, const char *sub, const struct q
     bool readable = queue_run_parse(&run, text, len);
     if (redis_type(value) != REDIS_NIL && !readable)
         find(check, sub, "its last attempt is not readable");
+    bool held = redis_type(sub_field(check, &check->fields, "hold", sub)) != REDIS_NIL;
+    if (readable && run.held != held)
+        find(check, sub, "its last attempt says that something is %s for it",
+             run.held ? "reserved" : "not reserved");
+    if (held && line->state != SUB_RUNNING && !sub_state_terminal(line->state))
+        find(check, sub, "it is %s, but something is reserved for it", sub_state_name(line->state));
     if (redis_type(value) == REDIS_NIL && (line->state == SUB_RUNNING || line->state == SUB_DONE))
         find(check, sub, "it is %s, but nobody ran it", sub_state_name(line->state));
     if (readable && line->state == SUB_RUNNING &&
-        strtoll(run.token.text, NULL, 10) != line->attempts)
+        strtoll(run.attempts[run.n_attempts - 1].token.text, NULL, 10) > line->attempts)
         find(check, sub, "its token is not of its attempt %lld", (long long)line->attempts);
 }
 
@@ -268,8 +281,8 @@ static void check_log(const struct check *check, const struct redis_value *log)
 /* Fields of the hashes that belong to no subtask. */
 static void check_orphans(const struct check *check, const struct fields *fields)
 {
-    static const char *const kinds[] = {"deps", "succ", "run",     "avoid", "error",
-                                        "work", "meta", "outcome", "timing"};
+    static const char *const kinds[] = {"deps",  "succ", "run",  "avoid",   "error", "hold",
+                                        "ended", "work", "meta", "outcome", "timing"};
     for (size_t i = 0; i < fields->n; i++) {
         const char *field = fields->items[i].name;
         const char *colon = strchr(field, ':');
@@ -307,6 +320,7 @@ static void check_existing(struct check *check, const struct redis_value *value)
     check_orphans(check, &check->fields);
     check_orphans(check, &check->data);
     check_log(check, redis_at(value, 5));
+    queue_check_budgets(check->task, redis_at(value, 0), check->finding, check->ctx);
 }
 
 bool queue_check(const char *task, const struct redis_value *value, queue_finding_fn *finding,

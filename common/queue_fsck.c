@@ -237,9 +237,40 @@ static void ask_outbox(struct source *source, const char *from)
                   (const char *[]){"XRANGE", key, from, "+", "COUNT", OUTBOX_PAGE}, NULL);
 }
 
+/* An account that is asked for. */
+struct account {
+    struct fsck *fsck;
+    char name[];
+};
+
+static void account_answered(void *ctx, const struct redis_value *value)
+{
+    struct account *account = ctx;
+    if (!queue_failed(value, &account->fsck->err))
+        queue_check_account(account->name, value, found, account->fsck);
+    step(account->fsck);
+    free(account);
+}
+
+static void ask_account(struct fsck *fsck, const char *key, const char *name)
+{
+    size_t size = strlen(name) + 1;
+    struct account *account = mem_must_zalloc(sizeof *account + size);
+    account->fsck = fsck;
+    memcpy(account->name, name, size);
+    fsck->missing++;
+    redis_command(fsck->queue->redis, account_answered, account, 2,
+                  (const char *[]){"HGETALL", key}, NULL);
+}
+
 /* orch:{s3}:task:T: the task must be in that shard. */
 static void check_key(struct fsck *fsck, const char *key)
 {
+    size_t prefix = strlen(QUEUE_ACCOUNT_PREFIX);
+    if (strncmp(key, QUEUE_ACCOUNT_PREFIX, prefix) == 0) {
+        ask_account(fsck, key, key + prefix);
+        return;
+    }
     static const char *const names[] = {"task:", "data:", "log:"};
     char *end;
     long shard = strtol(key + strlen("orch:{s"), &end, 10);
@@ -276,7 +307,8 @@ static void keys_answered(void *ctx, const struct redis_value *value)
 static void ask_keys(struct fsck *fsck, const char *cursor)
 {
     redis_command(fsck->queue->redis, keys_answered, fsck, 6,
-                  (const char *[]){"SCAN", cursor, "MATCH", "orch:{s*", "COUNT", SCAN_COUNT}, NULL);
+                  (const char *[]){"SCAN", cursor, "MATCH", "orch:{[sb]*", "COUNT", SCAN_COUNT},
+                  NULL);
 }
 
 void queue_fsck(struct queue *queue, queue_finding_fn *finding, queue_fsck_fn *done, void *ctx)

@@ -10,6 +10,8 @@
 
 /* --- items -------------------------------------------------------------------------------- */
 
+#define TEXTS 5 /* of an item */
+
 /* One queue_scan(), until the details of all entries are there. */
 struct scan {
     struct queue *queue;
@@ -18,7 +20,7 @@ struct scan {
     int shard;
     bool with_meta;
     struct queue_item *items;
-    char **texts; /* four per item: task, sub, avoid, meta */
+    char **texts; /* TEXTS per item: task, sub, avoid, meta, error_class */
     size_t n_items, missing;
     struct err err;
 };
@@ -38,7 +40,7 @@ static void scan_end(struct scan *scan)
         if (scan->items[i].attempt >= 0)
             scan->items[n++] = scan->items[i];
     scan->fn(scan->ctx, scan->shard, failed ? NULL : scan->items, n, scan->err.text);
-    for (size_t i = 0; i < 4 * scan->n_items; i++)
+    for (size_t i = 0; i < TEXTS * scan->n_items; i++)
         free(scan->texts[i]);
     free(scan->texts);
     free(scan->items);
@@ -54,8 +56,8 @@ static void scan_step(struct scan *scan, const struct redis_value *value)
 
 static const char *keep(struct scan *scan, size_t at, size_t place, const char *text, size_t len)
 {
-    free(scan->texts[4 * at + place]);
-    return scan->texts[4 * at + place] = mem_must_strndup(text, len);
+    free(scan->texts[TEXTS * at + place]);
+    return scan->texts[TEXTS * at + place] = mem_must_strndup(text, len);
 }
 
 /* value: line and arms to avoid */
@@ -72,6 +74,8 @@ static void line_answered(void *ctx, const struct redis_value *value)
         item->priority = line.priority;
         text = redis_str(redis_at(value, 1), &len);
         item->avoid = keep(detail.scan, detail.at, 2, text, len);
+        item->error_class =
+            keep(detail.scan, detail.at, 4, line.error_class.text, line.error_class.len);
     }
     scan_step(detail.scan, value);
 }
@@ -117,7 +121,7 @@ static void members_answered(void *ctx, const struct redis_value *value)
     struct scan *scan = ctx;
     size_t n = redis_len(value) / 2;
     scan->items = mem_must_zalloc((n + 1) * sizeof *scan->items);
-    scan->texts = mem_must_zalloc((4 * n + 1) * sizeof *scan->texts);
+    scan->texts = mem_must_zalloc((TEXTS * n + 1) * sizeof *scan->texts);
     for (size_t i = 0; i < n; i++) {
         size_t len;
         const char *member = redis_str(redis_at(value, 2 * i), &len);
@@ -127,7 +131,7 @@ static void members_answered(void *ctx, const struct redis_value *value)
             continue; /* damaged; fsck tells */
         size_t at = scan->n_items++;
         struct queue_item *item = &scan->items[at];
-        *item = (struct queue_item){.attempt = -1, .meta = {"", 0}, .avoid = ""};
+        *item = (struct queue_item){.attempt = -1, .meta = {"", 0}, .avoid = "", .error_class = ""};
         item->task = keep(scan, at, 0, member, task_len);
         item->sub = keep(scan, at, 1, slash + 1, len - task_len - 1);
         item->score = strtod(redis_str(redis_at(value, 2 * i + 1), NULL), NULL);

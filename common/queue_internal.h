@@ -20,19 +20,23 @@
     QUEUE_BATCHES(X)                                                                               \
     X(expand, "task data ready fin ev log")                                                        \
     X(renew, "task lease")                                                                         \
+    X(hedge, "task data lease log")                                                                \
+    X(reserve, "task log")                                                                         \
+    X(lose, "task lease ev log")                                                                   \
     X(fail, "task data ready lease delay held dead fin ev log")                                    \
     X(bury, "task data ready lease delay held dead fin ev log")                                    \
     X(promote, "task data ready delay ev log")                                                     \
     X(hold, "task ready held log")                                                                 \
     X(release, "task data ready held ev log")                                                      \
     X(cancel, "task ready lease delay held fin ev log")                                            \
-    X(retry, "task data ready dead fin ev log")                                                    \
+    X(retry, "task data ready lease dead fin ev log")                                              \
     X(forget, "task data log lease dead tasks fin")                                                \
     X(read, "task data")                                                                           \
     X(log, "task log")                                                                             \
     X(note, "task log")                                                                            \
     X(check, "task data log ready lease delay held dead tasks fin")                                \
     X(due, "")                                                                                     \
+    X(accounts, "")                                                                                \
     X(lead, "")                                                                                    \
     X(announce, "")                                                                                \
     X(orchestrators, "")
@@ -54,6 +58,8 @@ struct redis_script *queue_script(enum queue_script script);
 #define QUEUE_LEADER_KEY "orch:{d}:leader"
 #define QUEUE_EXPIRY_KEY "orch:{d}:expiry"   /* ZSET of orchestrators */
 #define QUEUE_DAEMONS_KEY "orch:{d}:daemons" /* HASH of their descriptions */
+
+#define QUEUE_ACCOUNT_PREFIX "orch:{b}:account:" /* HASH of a budget of a day */
 
 /* orch:{s<shard>}:<name> */
 void queue_shard_key(char ret[QUEUE_KEY_SIZE], int shard, const char *name);
@@ -87,10 +93,18 @@ void queue_args_printf(struct queue_args *args, const char *format, ...)
 /* A name that becomes a word of a stored line: blanks and control characters are replaced, and the
  * empty name is "-". */
 void queue_args_word(struct queue_args *args, const char *text);
+/* "nano tokens", neither below 0 nor beyond what Lua counts exactly. */
+void queue_args_spend(struct queue_args *args, const struct queue_spend *spend);
 
 const char *queue_arg(const struct queue_args *args, size_t at, size_t *ret_len);
 
 struct queue_batch;
+
+/* Accounts by name: those that calls of this process have reserved of, or been told of. */
+struct queue_known {
+    char **names;
+    size_t n;
+};
 
 struct queue {
     uv_loop_t *loop;
@@ -101,10 +115,12 @@ struct queue {
     struct queue_follow *follow;                    /* NULL: queue_follow() was not called */
     struct queue_batch *batches[QUEUE_BATCH_COUNT]; /* being filled; NULL: empty */
     struct queue_batch *answering;                  /* its callbacks are being called, or NULL */
+    struct queue_known known;
 };
 
-/* Adds the arguments in queue->args to the batch of the script. */
-void queue_batch_add(struct queue *queue, enum queue_script script, const char *task,
+/* Adds the arguments in queue->args to the batch of the script. known: as of queue_run_settling().
+ */
+void queue_batch_add(struct queue *queue, enum queue_script script, const char *task, bool known,
                      redis_reply_fn *fn, void *ctx);
 /* Sends what is in the batches: with the loop's turn, and before every other call. */
 void queue_batch_flush(struct queue *queue);
@@ -119,6 +135,27 @@ void queue_run(struct queue *queue, enum queue_script script, const char *task, 
 /* The same for a script whose answer is a status. */
 void queue_run_plain(struct queue *queue, enum queue_script script, const char *task, queue_fn *fn,
                      void *ctx);
+/* The same for a script that may settle what is reserved: its keys are followed by those of the
+ * accounts. Which these are Redis knows: when one is missing, the script changes nothing, answers
+ * with their names, and is sent again. known: begin with the keys of all accounts that are known
+ * here, because something is likely to be settled. Each part is safe to repeat.
+ *
+ * A single server lets a script touch keys of several slots; Redis Cluster does not. Accounts have
+ * a slot of their own ({b}) and know their holds by token, so that they could be settled by a
+ * second script there, after the first. */
+void queue_run_settling(struct queue *queue, enum queue_script script, const char *task, bool known,
+                        redis_reply_fn *fn, void *ctx);
+/* The same for a script whose answer is a status. */
+void queue_settle_plain(struct queue *queue, enum queue_script script, const char *task, bool known,
+                        queue_fn *fn, void *ctx);
+/* Whether the answer to a call, which had the keys of all known accounts or none, says that keys of
+ * accounts are missing; their names become known. False also when it helps nothing to send the call
+ * again: what is stored is damaged. */
+bool queue_known_missing(struct queue *queue, const struct redis_value *value, bool known);
+/* Adds the keys of all known accounts; returns how many. */
+int queue_known_keys(const struct queue *queue, struct queue_args *args);
+void queue_known_release(struct queue_known *known);
+
 /* Sends the arguments, n_keys keys first, to a script. */
 void queue_eval(struct queue *queue, const struct queue_args *args, enum queue_script script,
                 int n_keys, redis_reply_fn *fn, void *ctx);
@@ -153,11 +190,23 @@ struct queue_line {
 /* False when the line is damaged. */
 bool queue_line_parse(struct queue_line *ret, const char *text, size_t len);
 
-/* The words of a subtask's last attempt. */
-struct queue_run_line {
+/* The words of a subtask's last attempt, and of its hedge, if there is one. */
+struct queue_attempt_words {
     struct queue_word token, worker, arm; /* len 0: none */
 };
+struct queue_run_line {
+    struct queue_attempt_words attempts[2];
+    size_t n_attempts;
+    bool held; /* something is reserved for the subtask */
+};
 bool queue_run_parse(struct queue_run_line *ret, const char *text, size_t len);
+
+/* The line of a budget. */
+struct queue_budget {
+    struct queue_spend limit, spent, held;
+    bool over; /* a call has cost more than was reserved for it */
+};
+bool queue_budget_parse(struct queue_budget *ret, const char *text, size_t len);
 
 /* Splits at single spaces into n words, none empty; ret_rest is what follows, behind one more
  * space. NULL: nothing may follow. */
@@ -193,6 +242,11 @@ struct queue_log_line {
 /* number: its place in the log, from 0. text is terminated. */
 bool queue_log_parse(struct queue_log_line *ret, int64_t number, const char *text, size_t len);
 
+/* Reports what is wrong with the budgets of a task, and with an account. flat: HGETALL of it. */
+void queue_check_budgets(const char *task, const struct redis_value *flat,
+                         queue_finding_fn *finding, void *ctx);
+void queue_check_account(const char *name, const struct redis_value *flat,
+                         queue_finding_fn *finding, void *ctx);
 /* Reports what is wrong with a task. value: answer of check.lua. False: there is no such task. */
 bool queue_check(const char *task, const struct redis_value *value, queue_finding_fn *finding,
                  void *ctx);

@@ -87,14 +87,41 @@ bool queue_line_parse(struct queue_line *ret, const char *text, size_t len)
     return true;
 }
 
+/* "token worker arm", the same of a hedge, and "$" when something is reserved. */
 bool queue_run_parse(struct queue_run_line *ret, const char *text, size_t len)
 {
-    struct queue_word words[3];
-    if (memchr(text, '\0', len) != NULL || !queue_split(text, len, words, 3, NULL))
+    struct queue_word words[7];
+    size_t n = 1;
+    for (size_t i = 0; i < len; i++)
+        n += text[i] == ' ';
+    bool fits = n == 3 || n == 4 || n == 6 || n == 7;
+    if (!fits || memchr(text, '\0', len) != NULL || !queue_split(text, len, words, n, NULL))
         return false;
-    for (size_t i = 0; i < 3; i++)
+    for (size_t i = 0; i < n; i++)
         dash_to_empty(&words[i]);
-    *ret = (struct queue_run_line){words[0], words[1], words[2]};
+    *ret = (struct queue_run_line){.n_attempts = n / 3, .held = n % 3 != 0};
+    for (size_t i = 0; i < n / 3; i++)
+        ret->attempts[i] =
+            (struct queue_attempt_words){words[3 * i], words[3 * i + 1], words[3 * i + 2]};
+    return !ret->held || queue_word_is(&words[n - 1], "$");
+}
+
+/* "limit spent held", each in nano USD and tokens, and "over". */
+bool queue_budget_parse(struct queue_budget *ret, const char *text, size_t len)
+{
+    static const char over[] = " over";
+    struct queue_word words[6];
+    struct queue_budget budget = {0};
+    int64_t *numbers[] = {&budget.limit.nano_usd, &budget.limit.tokens,  &budget.spent.nano_usd,
+                          &budget.spent.tokens,   &budget.held.nano_usd, &budget.held.tokens};
+    size_t over_len = sizeof over - 1;
+    budget.over = len > over_len && memcmp(text + len - over_len, over, over_len) == 0;
+    if (!queue_split(text, budget.over ? len - over_len : len, words, 6, NULL))
+        return false;
+    for (size_t i = 0; i < 6; i++)
+        if (!queue_word_int(&words[i], numbers[i]) || *numbers[i] < 0)
+            return false;
+    *ret = budget;
     return true;
 }
 
@@ -125,7 +152,7 @@ static const struct {
     enum queue_event_kind kind;
 } event_kinds[] = {
     {"READY", QUEUE_EVENT_READY}, {"DONE", QUEUE_EVENT_DONE}, {"FAIL", QUEUE_EVENT_FAIL},
-    {"DEAD", QUEUE_EVENT_DEAD},   {"TASK", QUEUE_EVENT_TASK},
+    {"DEAD", QUEUE_EVENT_DEAD},   {"TASK", QUEUE_EVENT_TASK}, {"LOST", QUEUE_EVENT_LOST},
 };
 
 static bool event_kind(const struct queue_word *word, enum queue_event_kind *ret)

@@ -111,8 +111,8 @@ static void set_run(struct builder *builder, struct queue_sub_view *view, struct
     struct queue_run_line run;
     if (!queue_run_parse(&run, text.data, text.len))
         return;
-    view->owner = keep(builder, run.worker.text, run.worker.len);
-    view->arm = keep(builder, run.arm.text, run.arm.len);
+    view->owner = keep(builder, run.attempts[0].worker.text, run.attempts[0].worker.len);
+    view->arm = keep(builder, run.attempts[0].arm.text, run.attempts[0].arm.len);
 }
 
 static void set_reason(struct builder *builder, struct queue_sub_view *view, struct bytes text)
@@ -186,6 +186,10 @@ static bool build(struct builder *builder, struct queue_task_view *view, const c
 {
     const struct redis_value *task = redis_at(value, 0), *data = redis_at(value, 1);
     struct bytes state = bytes_of(queue_field(task, "state"));
+    struct bytes sums = bytes_of(queue_field(task, "budget"));
+    struct queue_budget budget = {0};
+    if (sums.len > 0 && !queue_budget_parse(&budget, sums.data, sums.len))
+        return false;
     *view = (struct queue_task_view){
         .id = id,
         .state = task_state_parse(state.data, state.len),
@@ -196,6 +200,9 @@ static bool build(struct builder *builder, struct queue_task_view *view, const c
         .finished_ms = redis_int(queue_field(task, "finished")),
         .total = redis_int(queue_field(task, "total")),
         .remaining = redis_int(queue_field(task, "remaining")),
+        .budget = budget.limit,
+        .spent = budget.spent,
+        .held = budget.held,
     };
     if (view->state == TASK_STATE_COUNT || !add_lines(builder, task))
         return false;

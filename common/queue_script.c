@@ -1,6 +1,6 @@
 /* Scripts are put together once per process: the names of the keys come behind the first line
- * (#!lua), a library where a line says "-- include <library>", and a batch's next keys where one
- * says "-- next task". */
+ * (#!lua), a library where a line says "-- include <library>", a number of queue.h where one says
+ * "-- define <name>", and a batch's next keys where one says "-- next task". */
 #include "common/queue_internal.h"
 
 #include <stdio.h>
@@ -10,10 +10,14 @@
 #include "schemas/mem.h"
 
 extern const char script_lib[], script_lib_line[], script_lib_ready[], script_lib_over[],
-    script_lib_dead[], script_lib_hmget[], script_lib_nodes[];
+    script_lib_dead[], script_lib_hmget[], script_lib_nodes[], script_lib_run[],
+    script_lib_budget[];
 #define X(name, keys) extern const char script_##name[];
 QUEUE_SCRIPTS(X)
 #undef X
+
+#define TEXT(number) #number
+#define VALUE(number) TEXT(number)
 
 static const struct {
     const char *include, *source;
@@ -25,6 +29,9 @@ static const struct {
     {"-- include lib_dead\n", script_lib_dead},
     {"-- include lib_hmget\n", script_lib_hmget},
     {"-- include lib_nodes\n", script_lib_nodes},
+    {"-- include lib_run\n", script_lib_run},
+    {"-- include lib_budget\n", script_lib_budget},
+    {"-- define QUEUE_WAITS_MAX\n", "local QUEUE_WAITS_MAX = " VALUE(QUEUE_WAITS_MAX) "\n"},
 };
 
 static const struct {

@@ -34,6 +34,14 @@ static void add_node(struct queue_args *args, const struct queue_node *node)
     queue_args_bytes(args, node->meta.data, node->meta.len);
 }
 
+static void add_limits(struct queue_args *args, const struct queue_spend *limit)
+{
+    if (limit->nano_usd <= 0 && limit->tokens <= 0)
+        queue_args_str(args, "");
+    else
+        queue_args_spend(args, limit);
+}
+
 /* How many of the nodes make the next chunk. */
 static size_t chunk_size(const struct queue_node *nodes, size_t n)
 {
@@ -103,6 +111,7 @@ void queue_submit(struct queue *queue, const struct queue_task *task, queue_fn *
         queue_args_printf(args, "%zu", chunks);
         queue_args_printf(args, "%zu", chunk);
         queue_args_printf(args, "%zu", at);
+        add_limits(args, &task->budget);
         for (size_t i = 0; i < n; i++)
             add_node(args, &task->nodes[at + i]);
         queue_run(queue, SCRIPT_submit, task->id, chunk_answered, submission);

@@ -23,19 +23,20 @@ static void claim_answered(void *ctx, const struct redis_value *value)
         claiming.fn(claiming.ctx, status, NULL, err.text);
         return;
     }
-    /* OK, token, attempt, queue in us, work, outcomes... */
-    size_t n_deps = redis_len(value) > 5 ? redis_len(value) - 5 : 0;
+    /* OK, token, attempt, queue in us, whether it has a budget, work, outcomes... */
+    size_t n_deps = redis_len(value) > 6 ? redis_len(value) - 6 : 0;
     struct bytes *deps = mem_must_zalloc((n_deps + 1) * sizeof *deps);
     for (size_t i = 0; i < n_deps; i++)
-        deps[i].data = redis_str(redis_at(value, 5 + i), &deps[i].len);
+        deps[i].data = redis_str(redis_at(value, 6 + i), &deps[i].len);
     struct queue_claim claim = {
         .token = redis_str(redis_at(value, 1), NULL),
         .attempt = redis_int(redis_at(value, 2)),
         .queue_ms = (double)redis_int(redis_at(value, 3)) / 1000,
+        .budgeted = redis_int(redis_at(value, 4)) != 0,
         .n_deps = n_deps,
         .deps = deps,
     };
-    claim.work.data = redis_str(redis_at(value, 4), &claim.work.len);
+    claim.work.data = redis_str(redis_at(value, 5), &claim.work.len);
     claiming.fn(claiming.ctx, QUEUE_OK, &claim, "");
     free(deps);
 }
@@ -44,7 +45,6 @@ void queue_claim(struct queue *queue, const char *task, const char *sub, const c
                  const char *arm, const char *nonce, int64_t lease_ms, bool hedge,
                  queue_claim_fn *fn, void *ctx)
 {
-    (void)hedge;
     struct claiming *claiming = mem_must_zalloc(sizeof *claiming);
     *claiming = (struct claiming){fn, ctx};
     struct queue_args *args = queue_begin(queue, task);
@@ -53,7 +53,7 @@ void queue_claim(struct queue *queue, const char *task, const char *sub, const c
     queue_args_word(args, arm);
     queue_args_word(args, nonce);
     queue_args_printf(args, "%lld", (long long)lease_ms);
-    queue_run(queue, SCRIPT_claim, task, claim_answered, claiming);
+    queue_run(queue, hedge ? SCRIPT_hedge : SCRIPT_claim, task, claim_answered, claiming);
 }
 
 void queue_renew(struct queue *queue, const char *task, const char *sub, const char *token,
@@ -66,24 +66,33 @@ void queue_renew(struct queue *queue, const char *task, const char *sub, const c
     queue_run_plain(queue, SCRIPT_renew, task, fn, ctx);
 }
 
+/* "" when nobody knows. */
+static void add_spent(struct queue_args *args, const struct queue_spend *spent)
+{
+    if (spent != NULL)
+        queue_args_spend(args, spent);
+    else
+        queue_args_str(args, "");
+}
+
 void queue_commit(struct queue *queue, const char *task, const char *sub, const char *token,
                   struct bytes outcome, struct bytes timing, const struct queue_spend *spent,
                   queue_fn *fn, void *ctx)
 {
-    (void)spent;
     struct queue_args *args = queue_begin(queue, task);
     queue_args_str(args, sub);
     queue_args_str(args, token);
     queue_args_bytes(args, outcome.data, outcome.len);
     queue_args_bytes(args, timing.data, timing.len);
-    queue_run_plain(queue, SCRIPT_commit, task, fn, ctx);
+    add_spent(args, spent);
+    queue_settle_plain(queue, SCRIPT_commit, task, spent != NULL, fn, ctx);
 }
 
 /* token "": an attempt whose lease ran out. */
 static void send_fail(struct queue *queue, const char *task, const char *sub, const char *token,
                       enum error_class class_, enum error_action action, const char *reason,
-                      const char *arm, int64_t backoff_ms, struct bytes timing, queue_fn *fn,
-                      void *ctx)
+                      const char *arm, int64_t backoff_ms, struct bytes timing,
+                      const struct queue_spend *spent, queue_fn *fn, void *ctx)
 {
     static const char *const actions[] = {[ERROR_RETRY] = "RETRY",
                                           [ERROR_WAIT] = "WAIT",
@@ -101,7 +110,8 @@ static void send_fail(struct queue *queue, const char *task, const char *sub, co
     queue_args_word(args, arm);
     queue_args_printf(args, "%lld", (long long)(backoff_ms > 0 ? backoff_ms : 0));
     queue_args_bytes(args, timing.data, timing.len);
-    queue_run_plain(queue, SCRIPT_fail, task, fn, ctx);
+    add_spent(args, spent);
+    queue_settle_plain(queue, SCRIPT_fail, task, spent != NULL, fn, ctx);
 }
 
 void queue_fail(struct queue *queue, const char *task, const char *sub, const char *token,
@@ -109,17 +119,16 @@ void queue_fail(struct queue *queue, const char *task, const char *sub, const ch
                 const char *arm, int64_t backoff_ms, struct bytes timing,
                 const struct queue_spend *spent, queue_fn *fn, void *ctx)
 {
-    (void)spent;
     /* "" would be an expiry, and "-" is what is stored for none: neither is anyone's token. */
     bool none = token[0] == '\0' || strcmp(token, "-") == 0;
     send_fail(queue, task, sub, none ? " " : token, class_, action, reason, arm, backoff_ms, timing,
-              fn, ctx);
+              spent, fn, ctx);
 }
 
 void queue_expire(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx)
 {
     send_fail(queue, task, sub, "", CLASS_WORKER_LOST, ERROR_RETRY,
-              "the worker did not renew its lease", "", 0, (struct bytes){0}, fn, ctx);
+              "the worker did not renew its lease", "", 0, (struct bytes){0}, NULL, fn, ctx);
 }
 
 static void sub_call(struct queue *queue, enum queue_script script, const char *task,
@@ -162,12 +171,14 @@ void queue_cancel(struct queue *queue, const char *task, queue_fn *fn, void *ctx
 
 void queue_retry(struct queue *queue, const char *task, queue_fn *fn, void *ctx)
 {
-    sub_call(queue, SCRIPT_retry, task, NULL, fn, ctx);
+    queue_begin(queue, task);
+    queue_settle_plain(queue, SCRIPT_retry, task, false, fn, ctx);
 }
 
 void queue_forget(struct queue *queue, const char *task, queue_fn *fn, void *ctx)
 {
-    sub_call(queue, SCRIPT_forget, task, NULL, fn, ctx);
+    queue_begin(queue, task);
+    queue_settle_plain(queue, SCRIPT_forget, task, false, fn, ctx);
 }
 
 void queue_log_note(struct queue *queue, const char *task, const char *sub, const char *text)
@@ -179,24 +190,13 @@ void queue_log_note(struct queue *queue, const char *task, const char *sub, cons
     queue_run(queue, SCRIPT_note, task, NULL, NULL);
 }
 
-void queue_reserve(struct queue *queue, const char *task, const char *sub, const char *token,
-                   const struct queue_account *accounts, size_t n_accounts,
-                   struct queue_spend worst, queue_fn *fn, void *ctx)
-{
-    (void)queue, (void)task, (void)sub, (void)token, (void)accounts, (void)n_accounts, (void)worst;
-    fn(ctx, QUEUE_OK, "");
-}
-
 void queue_lose(struct queue *queue, const char *task, const char *sub, const char *token,
                 struct bytes timing, const struct queue_spend *spent, queue_fn *fn, void *ctx)
 {
-    (void)queue, (void)task, (void)sub, (void)token, (void)timing, (void)spent;
-    fn(ctx, QUEUE_OK, "");
-}
-
-void queue_accounts(struct queue *queue, const char *const *names, size_t n, queue_spent_fn *fn,
-                    void *ctx)
-{
-    (void)queue, (void)names, (void)n;
-    fn(ctx, NULL, NULL, 0, "");
+    struct queue_args *args = queue_begin(queue, task);
+    queue_args_str(args, sub);
+    queue_args_str(args, token);
+    queue_args_bytes(args, timing.data, timing.len);
+    add_spent(args, spent);
+    queue_settle_plain(queue, SCRIPT_lose, task, spent != NULL, fn, ctx);
 }

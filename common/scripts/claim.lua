@@ -1,13 +1,28 @@
 #!lua
 -- Any number of subtasks: id, worker, arm, nonce, lease in ms of each. {OK, token, attempt, us in the
--- queue, work, outcomes of the dependencies...}; {TAKEN}, {GONE}, {CANCEL}.
+-- queue, 1 if the task has a budget, work, outcomes of the dependencies...}; {TAKEN}, {GONE}, {CANCEL}.
 -- include lib
 -- include lib_line
 -- include lib_hmget
 local us = clock()
 local ms = sub(us, 1, -4)
 local answers = {}
-local wanted, claimed -- of the task at hand
+local wanted, claimed, budgeted -- of the task at hand
+
+-- The subtask failed before: arms that it avoided only for a time are free again.
+local function wait_no_longer(id, lines)
+    local kept, avoid = {}, call('HGET', task_key, 'avoid:' .. id) or ''
+    for arm in string.gmatch(avoid, '%S+') do
+        if not match(arm, '=%d+$') then
+            kept[#kept + 1] = arm
+        end
+    end
+    kept = concat(kept, ' ')
+    if kept ~= avoid then
+        lines[#lines + 1] = 'avoid:' .. id
+        lines[#lines + 1] = kept
+    end
+end
 
 -- Says what is to be written and read for the claim whose arguments begin at ARGV[i].
 local function claim(i, line, deps, run)
@@ -17,10 +32,8 @@ local function claim(i, line, deps, run)
         match(line, '^(%u+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+ %d+ %-?%d+ [012] %d+)$')
     if not state then return damaged(id) end
     if state == 'CANCELLED' then return {'CANCEL'} end
-    local token, member = att .. '-' .. nonce, T .. '/' .. id
-    local again = state == 'RUNNING' and run and match(run, '^%S+') == token
-    if state ~= 'READY' and not again then return {'TAKEN'} end
-    if not again then
+    local token, member = nil, T .. '/' .. id
+    if state == 'READY' then
         att, left, queue = att + 1, left - 1, us - rdy
         if left < 0 then left = 0 end
         if queue < 0 then queue = 0 end
@@ -31,13 +44,21 @@ local function claim(i, line, deps, run)
         lines[n + 1], lines[n + 2] = 'sub:' .. id,
             'RUNNING ' .. att .. ' ' .. left .. ' ' .. indeg .. ' ' .. rdy .. ' ' .. queue .. ' ' .. rest
         lines[n + 3], lines[n + 4] = 'run:' .. id, run
+        if sub(rest, 1, 2) ~= '- ' then
+            wait_no_longer(id, lines)
+        end
         taken[#taken + 1] = member
         log(ms, 'running', id, att, run, '-', '')
+        local leases = later('ZADD', lease_key)
+        leases[#leases + 1] = ms + ARGV[i + 4]
+        leases[#leases + 1] = member
+    else
+        local own
+        token, att, own = match(run or '', '^((%d+)%-(%S+))')
+        if state ~= 'RUNNING' or own ~= nonce then return {'TAKEN'} end
+        call('ZADD', lease_key, 'GT', ms + ARGV[i + 4], member) -- again, and there may be a hedge
     end
-    local leases = later('ZADD', lease_key)
-    leases[#leases + 1] = ms + ARGV[i + 4]
-    leases[#leases + 1] = member
-    local answer = {'OK', token, tonumber(att), tonumber(queue)}
+    local answer = {'OK', token, tonumber(att), tonumber(queue), budgeted}
     claimed[#claimed + 1] = answer
     wanted[#wanted + 1] = 'work:' .. id
     if deps then
@@ -52,14 +73,14 @@ end
 while ARGV[at] do
     -- next task
     wanted, claimed = {}, {}
-    local asked, n = {}, 0
+    local asked, n = {'budget'}, 1
     for i = at, last, 5 do
         local id = ARGV[i]
         asked[n + 1], asked[n + 2], asked[n + 3] = 'sub:' .. id, 'deps:' .. id, 'run:' .. id
         n = n + 3
     end
     local old = call('HMGET', task_key, unpack(asked))
-    n = 0
+    budgeted, n = old[1] and 1 or 0, 1
     for i = at, last, 5 do
         answers[#answers + 1] = claim(i, old[n + 1], old[n + 2], old[n + 3])
         n = n + 3

@@ -1,5 +1,6 @@
 #!lua
--- Any number of subtasks: id, token, outcome, timing of each. OK, DUP, STALE, CANCELLED, GONE.
+-- Any number of subtasks: id, token, outcome, timing, "nano tokens" (what it has cost) or '' of each. KEYS: behind the
+-- others those of the accounts. OK, DUP, STALE, CANCELLED, GONE; {ACCOUNTS, names...}: whose keys are missing.
 -- include lib
 -- include lib_line
 -- include lib_ready
@@ -37,6 +38,29 @@ local function unblock(succ)
     return true
 end
 
+-- For subtasks that have a hedge or hold something of a budget: made when there is one. first(): the commit's attempt
+-- and what is to be settled, or nil and the answer. second() settles it; returns the run line, and whether something
+-- is still held.
+local first, second, write
+local function prepare()
+    -- include lib_run
+    -- include lib_budget
+    function first(id, run, token)
+        local attempts, held = read_run(run)
+        local place, lists, missing = find_attempt(attempts, token), {}, nil
+        if not place then return nil, 'STALE' end
+        local holds = held and read_holds(id, call('HGET', task_key, 'hold:' .. id)) or {}
+        lists, missing = settling(holds, token)
+        if not lists then return nil, missing end
+        return {attempt = attempts[place], holds = holds, lists = lists}
+    end
+    function second(id, mine, cost)
+        local left = settle(id, mine.holds, mine.lists, mine.attempt.token, read_cost(cost))
+        return write_run({mine.attempt}, #left > 0), #left > 0
+    end
+    write = write_budgets
+end
+
 -- Says what is to be written for the commit whose arguments begin at ARGV[i].
 local function commit(i, remaining, line, run, succ)
     local id, token = ARGV[i], ARGV[i + 1]
@@ -45,21 +69,38 @@ local function commit(i, remaining, line, run, succ)
         match(line, '^(%u+) (%d+) (%d+ %d+ %d+ %d+ %S+ %d+ (%-?%d+) ([012]) %d+)$')
     if not state or not remaining then return damaged(id) end
     if state == 'CANCELLED' then return 'CANCELLED' end
-    if match(run or '', '^%S+') ~= token then return 'STALE' end
-    if state == 'DONE' then return 'DUP' end
+    local owner, number, more = match(run or '', '^((%d+)%-%S+) %S+ %S+(.*)$')
+    if owner ~= token and (not more or more == '') then return 'STALE' end
+    if state == 'DONE' then return owner == token and 'DUP' or 'STALE' end
     if state ~= 'RUNNING' then return 'STALE' end
+    local mine, why
+    if more ~= '' then
+        if not first then
+            prepare()
+        end
+        mine, why = first(id, run, token)
+        if not mine then return why end
+        number = mine.attempt.number
+    end
     if succ then
         local readable, which = unblock(succ)
         if not readable then return damaged(which) end
     end
     local lines, data, leases = later('HSET', task_key), later('HSET', data_key), later('ZREM', lease_key)
-    local n = #lines
+    local n, held = #lines, false
     lines[n + 1], lines[n + 2] = 'sub:' .. id, 'DONE ' .. att .. ' ' .. rest
+    if mine then
+        run, held = second(id, mine, ARGV[i + 4])
+        lines[n + 3], lines[n + 4] = 'run:' .. id, run
+        run = mine.attempt.words
+    end
     n = #data
     data[n + 1], data[n + 2] = 'outcome:' .. id, ARGV[i + 2]
     data[n + 3], data[n + 4] = 'timing:' .. id, ARGV[i + 3]
-    leases[#leases + 1] = T .. '/' .. id
-    done[#done + 1] = {id = id, att = att, prio = prio, exp = exp, run = run, timing = ARGV[i + 3]}
+    if not held then
+        leases[#leases + 1] = T .. '/' .. id
+    end
+    done[#done + 1] = {id = id, att = number, prio = prio, exp = exp, run = run, timing = ARGV[i + 3]}
     return 'OK'
 end
 
@@ -107,7 +148,7 @@ while ARGV[at] do
     -- next task
     done, nodes, order = {}, {}, {}
     local asked, n = {'state', 'remaining'}, 2
-    for i = at, last, 4 do
+    for i = at, last, 5 do
         local id = ARGV[i]
         asked[n + 1], asked[n + 2], asked[n + 3] = 'sub:' .. id, 'run:' .. id, 'succ:' .. id
         n = n + 3
@@ -115,7 +156,7 @@ while ARGV[at] do
     local old = call('HMGET', task_key, unpack(asked))
     local remaining = tonumber(old[2])
     n = 2
-    for i = at, last, 4 do
+    for i = at, last, 5 do
         answers[#answers + 1] = commit(i, remaining, old[n + 1], old[n + 2], old[n + 3])
         n = n + 3
     end
@@ -123,6 +164,9 @@ while ARGV[at] do
         advance(old[1], remaining - #done)
     end
     at = last + 1
+end
+if write then
+    write()
 end
 told()
 return answers

@@ -11,7 +11,8 @@ local function finish(state, what, text)
 end
 
 -- Everything that is not terminal, except what runs unless `running_too`, becomes CANCELLED.
--- Returns how many, and the words of those that ran by id.
+-- Returns how many, and which of them ran, by id. Those for which something is reserved stay in `lease`:
+-- until it is known what they have cost (lose.lua), or the lease runs out (fail.lua).
 local function cancel_rest(running_too)
     local index_of = {BLOCKED = '', READY = ready_key, DELAYED = delay_key, HELD = held_key, RUNNING = lease_key}
     local all, lines, leaving = call('HGETALL', task_key), {task_key}, {}
@@ -22,7 +23,8 @@ local function cancel_rest(running_too)
             local index = s[STATE] and index_of[s[STATE]]
             if index and (running_too or s[STATE] ~= 'RUNNING') then
                 if s[STATE] == 'RUNNING' then
-                    ran[id] = s
+                    ran[id] = true
+                    index = call('HEXISTS', task_key, 'hold:' .. id) == 1 and '' or index
                 end
                 s[STATE] = 'CANCELLED'
                 lines[#lines + 1], lines[#lines + 2] = all[i], concat(s, ' ')

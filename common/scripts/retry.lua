@@ -1,5 +1,6 @@
 #!lua
--- Dead and cancelled subtasks run again, with fresh attempts. T. OK, GONE, STALE.
+-- Dead and cancelled subtasks run again, with fresh attempts; what they still hold counts as spent. T. KEYS: also those
+-- of the accounts. OK, GONE, STALE; {ACCOUNTS, names...}: whose keys are missing.
 -- include lib
 -- include lib_line
 -- include lib_ready
@@ -9,11 +10,13 @@ local task = call('HMGET', task_key, 'state', 'chunks')
 if not task[1] then return 'GONE' end
 if (task[1] ~= 'FAILED' and task[1] ~= 'CANCELLED') or task[2] then return 'STALE' end
 local all, state_of, deps = call('HGETALL', task_key), {}, {}
-local again, planners = {}, {}
+local again, planners, held, holds = {}, {}, {}, {}
 for i = 1, #all, 2 do
     local kind, id = match(all[i], '^(%l+):(.+)$')
     if kind == 'deps' then
         deps[id] = all[i + 1]
+    elseif kind == 'hold' then
+        held[id] = all[i + 1]
     elseif kind == 'sub' then
         local s = parse(all[i + 1])
         if not s[STATE] then return damaged(id) end
@@ -38,6 +41,13 @@ for _, r in ipairs(again) do
             r.waits = r.waits + 1
         end
     end
+    holds[r.id] = held[r.id]
+end
+if next(holds) then
+    -- include lib_budget
+    local missing = settle_all(holds)
+    if missing then return missing end
+    write_budgets()
 end
 
 -- Nothing below may fail.
@@ -52,6 +62,9 @@ for _, r in ipairs(again) do
     local s = r.s
     if s[STATE] == 'DEAD' then
         call('ZREM', dead_key, T .. '/' .. r.id)
+    end
+    if holds[r.id] then
+        call('ZREM', lease_key, T .. '/' .. r.id)
     end
     call('HDEL', task_key, 'avoid:' .. r.id, 'error:' .. r.id, 'run:' .. r.id)
     s[STATE], s[LEFT], s[INDEG], s[CLASS] = 'BLOCKED', s[MAX], r.waits, '-'

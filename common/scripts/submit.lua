@@ -1,6 +1,7 @@
 #!lua
 -- Any number of tasks: stores one chunk of each; the one that completes a task makes its roots READY.
--- digest, title, info, number of chunks, this chunk (from 0), place of its first node, nodes...
+-- digest, title, info, number of chunks, this chunk (from 0), place of its first node, "nano tokens" (limits) or '',
+-- nodes...
 -- OK activated, MORE chunks are missing, DUP, CONFLICT.
 -- include lib
 -- include lib_line
@@ -21,23 +22,26 @@ local function submit()
     end
 
     -- One node, which is all the task has: what the rest of the script does, in less time.
-    local max, prio, exp = match(ARGV[at + 7], '^(%d+) (%-?%d+) ([01])$')
-    if last - at == 10 and chunks == '1' and prio == '0' then
-        local id = ARGV[at + 6]
-        keep('HSET', task_key, {'state', 'RUNNING', 'digest', digest, 'created', ms, 'total', '1',
+    local max, prio, exp = match(ARGV[at + 8], '^(%d+) (%-?%d+) ([01])$')
+    if last - at == 11 and chunks == '1' and prio == '0' then
+        local id = ARGV[at + 7]
+        local task = keep('HSET', task_key, {'state', 'RUNNING', 'digest', digest, 'created', ms, 'total', '1',
             'remaining', exp == '1' and '2' or '1', 'sub:' .. id,
             'READY 0 ' .. max .. ' 0 ' .. us .. ' 0 - ' .. max .. ' 0 ' .. exp .. ' 0'})
-        keep('HSET', data_key, {'title', ARGV[at + 1], 'info', ARGV[at + 2], 'work:' .. id, ARGV[at + 9],
-            'meta:' .. id, ARGV[at + 10]})
+        if ARGV[at + 6] ~= '' then
+            task[#task + 1], task[#task + 2] = 'budget', ARGV[at + 6] .. ' 0 0 0 0'
+        end
+        keep('HSET', data_key, {'title', ARGV[at + 1], 'info', ARGV[at + 2], 'work:' .. id, ARGV[at + 10],
+            'meta:' .. id, ARGV[at + 11]})
         local tasks, ready, events = later('ZADD', tasks_key), later('ZADD', ready_key), later('XADD', ev_key)
         tasks[#tasks + 1], tasks[#tasks + 2] = ms, T
         ready[#ready + 1], ready[#ready + 2] = #ready == 0 and us or us + #ready, T .. '/' .. id
         events[#events + 1] = 'READY ' .. T .. ' ' .. id .. ' 0 0 ' .. exp .. ' - SUBMITTED '
-        events[#events + 1] = ARGV[at + 10]
+        events[#events + 1] = ARGV[at + 11]
         return 'OK'
     end
 
-    local nodes, expanding = read_nodes(at + 6, last, tonumber(ARGV[at + 5]))
+    local nodes, expanding = read_nodes(at + 7, last, tonumber(ARGV[at + 5]))
     local loaded = (tonumber(old[4]) or 0) + 1
     local complete = loaded >= tonumber(chunks)
 
@@ -56,6 +60,9 @@ local function submit()
     if not old[1] then
         call('ZADD', tasks_key, ms, T)
         call('HSET', task_key, 'created', ms, 'digest', digest)
+        if ARGV[at + 6] ~= '' then
+            call('HSET', task_key, 'budget', ARGV[at + 6] .. ' 0 0 0 0')
+        end
     end
     local data = old[1] and {data_key} or {data_key, 'title', ARGV[at + 1], 'info', ARGV[at + 2]}
     local mine = store_nodes(nodes, {}, data)

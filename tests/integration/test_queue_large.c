@@ -168,6 +168,7 @@ static const char *send_chunk(int chunk)
         queue_args_str(args, head[i]);
     queue_args_printf(args, "%d", chunk);
     queue_args_printf(args, "%d", chunk);
+    queue_args_str(args, ""); /* no budget */
     queue_args_str(args, names[chunk]);
     queue_args_str(args, "3 0 0");
     queue_args_str(args, deps[chunk]);

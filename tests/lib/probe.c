@@ -138,6 +138,7 @@ void probe_send_submit(struct probe *probe, const char *task, const char *digest
                                     .digest = digest,
                                     .title = "a title",
                                     .info = {"{}", 2},
+                                    .budget = probe->budget,
                                     .nodes = nodes.items,
                                     .n_nodes = n};
     queue_submit(probe->queue, &queue_task, answered, probe);
@@ -173,6 +174,7 @@ static void claimed(void *ctx, enum queue_status status, const struct queue_clai
     snprintf(probe->token, sizeof probe->token, "%s", claim->token);
     probe->attempt = claim->attempt;
     probe->queue_ms = claim->queue_ms;
+    probe->budgeted = claim->budgeted;
     buf_clear(&probe->work);
     buf_add(&probe->work, claim->work.data, claim->work.len);
     buf_clear(&probe->deps);
@@ -201,6 +203,33 @@ enum queue_status probe_claim(struct probe *probe, const char *task, const char 
     return probe_claim_for(probe, task, sub, nonce, 60000);
 }
 
+enum queue_status probe_hedge(struct probe *probe, const char *task, const char *sub,
+                              const char *nonce, int64_t lease_ms)
+{
+    queue_claim(probe->queue, task, sub, "hedger", "model@elsewhere", nonce, lease_ms, true,
+                claimed, probe);
+    return status_of(probe);
+}
+
+enum queue_status probe_reserve(struct probe *probe, const char *task, const char *sub,
+                                const char *token, const struct queue_account *accounts,
+                                size_t n_accounts, struct queue_spend worst)
+{
+    queue_reserve(probe->queue, task, sub, token, accounts, n_accounts, worst, answered, probe);
+    return status_of(probe);
+}
+
+enum queue_status probe_lose(struct probe *probe, const char *task, const char *sub,
+                             const char *token)
+{
+    struct buf timing = {0};
+    probe_record(&timing, MESSAGE_timing, sub);
+    queue_lose(probe->queue, task, sub, token, (struct bytes){timing.data, timing.len},
+               probe->spent, answered, probe);
+    buf_release(&timing);
+    return status_of(probe);
+}
+
 enum queue_status probe_renew(struct probe *probe, const char *task, const char *sub,
                               const char *token, int64_t lease_ms)
 {
@@ -217,7 +246,7 @@ enum queue_status probe_commit(struct probe *probe, const char *task, const char
     probe_record(&outcome, MESSAGE_outcome, text);
     probe_record(&timing, MESSAGE_timing, sub);
     queue_commit(probe->queue, task, sub, token, (struct bytes){outcome.data, outcome.len},
-                 (struct bytes){timing.data, timing.len}, NULL, answered, probe);
+                 (struct bytes){timing.data, timing.len}, probe->spent, answered, probe);
     buf_release(&outcome);
     buf_release(&timing);
     return status_of(probe);
@@ -229,8 +258,8 @@ enum queue_status probe_fail(struct probe *probe, const char *task, const char *
     struct buf timing = {0};
     probe_record(&timing, MESSAGE_timing, sub);
     queue_fail(probe->queue, task, sub, token, CLASS_TIMEOUT, action, "it took too long",
-               "model@place", backoff_ms, (struct bytes){timing.data, timing.len}, NULL, answered,
-               probe);
+               "model@place", backoff_ms, (struct bytes){timing.data, timing.len}, probe->spent,
+               answered, probe);
     buf_release(&timing);
     return status_of(probe);
 }
@@ -266,6 +295,8 @@ static void viewed(void *ctx, enum queue_status status, const struct queue_task_
         buf_add_str(&probe->text, queue_status_name(status));
         return;
     }
+    probe->view_spent = view->spent;
+    probe->view_held = view->held;
     buf_printf(&probe->text, "%s %lld/%lld", task_state_name(view->state),
                (long long)view->remaining, (long long)view->total);
     for (size_t i = 0; i < view->n_subs; i++)
@@ -277,6 +308,23 @@ const char *probe_read(struct probe *probe, const char *task)
     queue_read(probe->queue, task, false, viewed, probe);
     probe_wait(probe);
     return probe->text.data;
+}
+
+static void accounted(void *ctx, const struct queue_spend *spent, const struct queue_spend *held,
+                      size_t n, const char *err)
+{
+    struct probe *probe = ctx;
+    assert_string_equal(err, "");
+    assert_int_equal(n, 1);
+    probe->view_spent = *spent;
+    probe->view_held = *held;
+    probe->done = true;
+}
+
+void probe_account(struct probe *probe, const char *name)
+{
+    queue_accounts(probe->queue, &name, 1, accounted, probe);
+    probe_wait(probe);
 }
 
 static void replied(void *ctx, const struct redis_value *value)
@@ -327,7 +375,8 @@ int64_t probe_fsck(struct probe *probe)
 
 static void event(void *ctx, const struct queue_event *event)
 {
-    static const char *const names[] = {"READY", "DONE", "FAIL", "DEAD", "SUBMITTED", "TASK"};
+    static const char *const names[] = {"READY",     "DONE", "FAIL", "DEAD",
+                                        "SUBMITTED", "TASK", "LOST"};
     struct probe *probe = ctx;
     buf_printf(&probe->events, "%s %s%s%s", names[event->kind], event->task,
                event->sub[0] != '\0' ? "/" : "", event->sub);

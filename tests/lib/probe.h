@@ -19,6 +19,7 @@ struct probe {
     char token[128];
     int64_t attempt;
     double queue_ms;
+    bool budgeted;
     struct buf work, deps; /* of a claim; deps: the outcomes' texts, each with a newline */
     struct buf text;       /* of a result; of a view: see probe_read() */
     /* What was followed: one line each. */
@@ -27,7 +28,10 @@ struct probe {
     char last_event[64][48]; /* per shard */
     struct queue_log_follow *follow;
     int64_t findings;
-    bool quiet; /* findings are expected: not printed, but in text */
+    bool quiet;                      /* findings are expected: not printed, but in text */
+    struct queue_spend budget;       /* of what is submitted next */
+    const struct queue_spend *spent; /* by what is committed, failed and lost next; NULL: unknown */
+    struct queue_spend view_spent, view_held; /* of the last probe_read() or probe_account() */
 };
 
 /* A node for probe_submit(): deps separated by spaces. */
@@ -58,6 +62,13 @@ enum queue_status probe_claim(struct probe *probe, const char *task, const char 
                               const char *nonce);
 enum queue_status probe_claim_for(struct probe *probe, const char *task, const char *sub,
                                   const char *nonce, int64_t lease_ms);
+enum queue_status probe_hedge(struct probe *probe, const char *task, const char *sub,
+                              const char *nonce, int64_t lease_ms);
+enum queue_status probe_reserve(struct probe *probe, const char *task, const char *sub,
+                                const char *token, const struct queue_account *accounts,
+                                size_t n_accounts, struct queue_spend worst);
+enum queue_status probe_lose(struct probe *probe, const char *task, const char *sub,
+                             const char *token);
 enum queue_status probe_renew(struct probe *probe, const char *task, const char *sub,
                               const char *token, int64_t lease_ms);
 /* The outcome's text is "result of <sub>". */
@@ -76,6 +87,8 @@ enum queue_status probe_task(struct probe *probe, probe_task_fn *call, const cha
 
 /* "RUNNING 2/3 a=DONE b=READY c=BLOCKED" (state, remaining/total, subtasks); "GONE"; "ERROR". */
 const char *probe_read(struct probe *probe, const char *task);
+/* Sets view_spent and view_held to those of an account. */
+void probe_account(struct probe *probe, const char *name);
 /* One field of the answer to a Redis command, as text; words separated by spaces. */
 const char *probe_redis(struct probe *probe, const char *words);
 int64_t probe_fsck(struct probe *probe); /* number of findings, which are printed */

@@ -94,10 +94,40 @@ static void a_run_is_read(void **state)
     (void)state;
     struct queue_run_line run;
     assert_true(queue_run_parse(&run, "1-n worker -", 12));
-    assert_true(queue_word_is(&run.token, "1-n"));
-    assert_int_equal(run.arm.len, 0);
+    assert_int_equal(run.n_attempts, 1);
+    assert_true(queue_word_is(&run.attempts[0].token, "1-n"));
+    assert_int_equal(run.attempts[0].arm.len, 0);
+    assert_false(run.held);
     assert_false(queue_run_parse(&run, "1-n worker", 10));
     assert_false(queue_run_parse(&run, "1-n worker arm more", 19));
+    assert_true(queue_run_parse(&run, "1-n worker arm $", 16));
+    assert_true(run.held);
+    assert_int_equal(run.n_attempts, 1);
+    assert_true(queue_run_parse(&run, "1-n w a 2-n v b $", 17));
+    assert_true(run.held);
+    assert_int_equal(run.n_attempts, 2);
+    assert_true(queue_word_is(&run.attempts[1].arm, "b"));
+    assert_true(queue_run_parse(&run, "1-n w $ 2-n v $", 15));
+    assert_false(run.held);
+    assert_false(queue_run_parse(&run, "1-n w a 2-n v", 13));
+    assert_false(queue_run_parse(&run, "1-n w a 2-n v b $ $", 19));
+}
+
+static void a_budget_is_read(void **state)
+{
+    (void)state;
+    struct queue_budget budget;
+    assert_true(queue_budget_parse(&budget, "1 2 3 4 5 9007199254740991", 26));
+    assert_int_equal(budget.limit.tokens, 2);
+    assert_int_equal(budget.spent.nano_usd, 3);
+    assert_true(budget.held.tokens == INT64_C(9007199254740991));
+    assert_false(budget.over);
+    assert_true(queue_budget_parse(&budget, "1 2 3 4 5 6 over", 16));
+    assert_true(budget.over);
+    static const char *const lines[] = {"",      "1 2 3 4 5",    "1 2 3 4 5 -6",
+                                        " over", "1 2 3 4 5 6 ", "1 2 3 4 5 6 overt"};
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++)
+        assert_false(queue_budget_parse(&budget, lines[i], strlen(lines[i])));
 }
 
 static void names_become_words(void **state)
@@ -158,6 +188,7 @@ int main(void)
         cmocka_unit_test(a_line_is_read),
         cmocka_unit_test(damaged_lines_are_refused),
         cmocka_unit_test(a_run_is_read),
+        cmocka_unit_test(a_budget_is_read),
         cmocka_unit_test(names_become_words),
         cmocka_unit_test(scripts_begin_with_their_shebang_and_keys),
         cmocka_unit_test(sha1_of_known_texts),
