@@ -2,7 +2,8 @@
  *
  *     const struct provider *orchestrator_provider(uint32_t abi);
  *
- * and is built against the installed header <orchestrator/provider.h> alone. */
+ * and is built against the installed header <orchestrator/provider.h> alone (docs/providers.md, "A
+ * provider from outside"). What it calls of this program is exported by the worker: abi.cmake. */
 #ifndef WORKERS_PLUGIN_H
 #define WORKERS_PLUGIN_H
 
@@ -14,9 +15,9 @@
 
 struct plugin;
 
-/* path: absolute; the file must belong to root or to this user, and nobody else may write it. The
- * provider lives as long as the plugin. 0; -EINVAL, -EPERM, -ENOENT or what stat() says, with a
- * sentence. */
+/* path: absolute. The file and its directory must belong to root or to this user, and not be
+ * writable by everybody: what is loaded is run. The provider lives as long as the plugin. 0;
+ * -EINVAL, -EPERM, or what opening the file failed with, each with a sentence. */
 int plugin_open(struct plugin **ret, const char *path, const struct provider **ret_provider,
                 struct err *err);
 void plugin_close(struct plugin **plugin); /* accepts NULL */
