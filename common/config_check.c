@@ -6,6 +6,7 @@
 #include "common/model_registry.h"
 
 #define STOP_MAX 4
+#define STOP_BYTES 1024 /* what a record may hold */
 
 static bool has_all(const struct config_model *model, const struct config_role *role)
 {
@@ -104,6 +105,10 @@ static void check_role(struct config_reader *reader, const struct config_role *r
     if (role->n_stop > STOP_MAX)
         config_problem(reader, config_node_of(node, "stop"), "`stop` has more than %d strings",
                        STOP_MAX);
+    for (size_t i = 0; i < role->n_stop; i++)
+        if (strlen(role->stop[i]) > STOP_BYTES)
+            config_problem(reader, config_node_of(node, "stop"),
+                           "a string of `stop` has more than %d bytes", STOP_BYTES);
     if ((all->task_usd > 0 && own->task_usd > all->task_usd) ||
         (all->task_tokens > 0 && own->task_tokens > all->task_tokens) ||
         (all->day_usd > 0 && own->day_usd > all->day_usd) ||

@@ -20,6 +20,8 @@ static struct plan *plan_new(size_t n_subtasks)
     plan->synthesize = true;
     plan->n_subtasks = n_subtasks;
     plan->subtasks = mem_must_zalloc((n_subtasks + 1) * sizeof *plan->subtasks);
+    for (size_t i = 0; i < n_subtasks; i++)
+        plan->subtasks[i].settings = (struct plan_settings)PLAN_SETTINGS_NONE;
     return plan;
 }
 
@@ -37,6 +39,8 @@ void plan_free(struct plan **plan)
         free(subtask->role);
         free(subtask->model);
         free(subtask->prompt);
+        free(subtask->images);
+        plan_settings_release(&subtask->settings);
     }
     free((*plan)->subtasks);
     free((*plan)->title);
@@ -59,14 +63,12 @@ static void fill_title(struct plan_subtask *subtask)
 /* --- a person's file ------------------------------------------------------------------------ */
 
 static int read_file_subtask(struct plan_subtask *ret, const struct yaml *yaml,
-                             const struct yaml_node *node, struct err *err)
+                             const struct yaml_node *node, const char *folder, struct err *err)
 {
-    static const char *const keys[] = {"id",     "title",      "role", "model",
-                                       "prompt", "depends_on", NULL};
     const char *id = "", *title = "", *role = "", *model = "", *prompt = "";
     const char **deps = NULL;
     size_t n_deps = 0;
-    int rc = yaml_check_keys(yaml, node, "a subtask", keys, err);
+    int rc = yaml_check_keys(yaml, node, "a subtask", plan_subtask_keys, err);
     if (rc != 0 || (rc = yaml_get_str(yaml, node, "id", &id, err)) != 0 ||
         (rc = yaml_get_str(yaml, node, "title", &title, err)) != 0 ||
         (rc = yaml_get_str(yaml, node, "role", &role, err)) != 0 ||
@@ -79,14 +81,15 @@ static int read_file_subtask(struct plan_subtask *ret, const struct yaml *yaml,
                                  .role = mem_must_strdup(role),
                                  .model = mem_must_strdup(model),
                                  .prompt = mem_must_strdup(prompt),
-                                 .n_deps = n_deps};
+                                 .n_deps = n_deps,
+                                 .settings = PLAN_SETTINGS_NONE};
     ret->deps = mem_must_zalloc((n_deps + 1) * sizeof *ret->deps);
     for (size_t i = 0; i < n_deps; i++)
         ret->deps[i] = mem_must_strdup(deps[i]);
     free(deps);
     plan_dedupe_deps(ret);
     fill_title(ret);
-    return 0;
+    return plan_settings_read(ret, yaml, node, folder, err);
 }
 
 static int read_file_root(struct plan **ret, const struct yaml *yaml, struct err *err)
@@ -118,6 +121,8 @@ int plan_parse_file(struct plan **ret, const struct config *config, const char *
     if (rc != 0)
         return rc;
     struct plan_source source = {.yaml = yaml};
+    const char *slash = strrchr(name, '/');
+    char *folder = slash != NULL ? mem_must_strndup(name, (size_t)(slash - name) + 1) : NULL;
     rc = read_file_root(&plan, yaml, err);
     if (rc != 0)
         goto out;
@@ -125,11 +130,12 @@ int plan_parse_file(struct plan **ret, const struct config *config, const char *
     const struct yaml_node *node = yaml_at(yaml_map_get(yaml_root(yaml), "subtasks"), 0);
     for (size_t i = 0; node != NULL && rc == 0; node = node->next, i++) {
         source.at[i] = node;
-        rc = read_file_subtask(&plan->subtasks[i], yaml, node, err);
+        rc = read_file_subtask(&plan->subtasks[i], yaml, node, folder, err);
     }
     if (rc == 0)
         rc = plan_check(plan, config, &source, err);
 out:
+    free(folder);
     free(source.at);
     yaml_release(&yaml);
     if (rc == 0)
@@ -329,6 +335,7 @@ int plan_single(struct plan **ret, const struct config *config, const char *text
         .role = mem_must_strdup(has_role ? role : plan_default_role(config)->name),
         .model = mem_must_strdup(model != NULL ? model : ""),
         .prompt = mem_must_strdup(text),
+        .settings = PLAN_SETTINGS_NONE,
     };
     *ret = plan;
     return 0;

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "common/containers.h"
+#include "common/model_registry.h"
 #include "common/task_id.h"
 #include "schemas/mem.h"
 
@@ -174,6 +175,21 @@ static int check_role(const struct check *check, size_t index)
     return 0;
 }
 
+/* What the subtask asks of a model that it names, or that must be found for it. */
+static int check_models(const struct check *check, size_t index)
+{
+    struct plan_subtask *subtask = &check->plan->subtasks[index];
+    const struct config_model *model = config_model(check->config, subtask->model);
+    struct err why;
+    if (subtask->embed && plan_settings_embed(subtask, check->config, &why) != 0)
+        return check_fail(check, index, "subtask `%s`: %s", subtask->id, why.text);
+    if (subtask->images != NULL && model != NULL && model->n_capabilities > 0 &&
+        !model_registry_has(model->capabilities, model->n_capabilities, "images"))
+        return check_fail(check, index, "subtask `%s`: model `%s` takes no images", subtask->id,
+                          subtask->model);
+    return 0;
+}
+
 static int check_fields(const struct check *check)
 {
     for (size_t i = 0; i < check->plan->n_subtasks; i++) {
@@ -181,6 +197,8 @@ static int check_fields(const struct check *check)
         if (subtask->prompt[strspn(subtask->prompt, " \t\r\n")] == '\0')
             return check_fail(check, i, "subtask `%s` has an empty prompt", subtask->id);
         int rc = check_role(check, i);
+        if (rc == 0)
+            rc = check_models(check, i);
         if (rc != 0)
             return rc;
     }

@@ -20,6 +20,20 @@ struct plan_source {
  * dependencies exist and form no cycle. In answers an unknown role is replaced. 0 or -EINVAL. */
 int plan_check(struct plan *plan, const struct config *config, const struct plan_source *source,
                struct err *err);
+/* Reads what a subtask of a file says besides text, role and dependencies: kind, images, settings.
+ * folder: of relative images; NULL: the working directory. 0 or -EINVAL with its place. */
+extern const char *const plan_subtask_keys[]; /* all that a subtask may have */
+int plan_settings_read(struct plan_subtask *ret, const struct yaml *yaml,
+                       const struct yaml_node *node, const char *folder, struct err *err);
+void plan_settings_release(struct plan_settings *settings);
+#define PLAN_SETTINGS_NONE                                                                         \
+    {                                                                                              \
+        .temperature = -1, .seed = -1                                                              \
+    }
+/* A model for vectors: the one that the subtask names, else the first of the config that makes
+ * them, which becomes its model. 0 or -EINVAL with the reason. */
+int plan_settings_embed(struct plan_subtask *subtask, const struct config *config, struct err *err);
+
 /* Drops repeated dependencies of one subtask. */
 void plan_dedupe_deps(struct plan_subtask *subtask);
 

@@ -17,6 +17,8 @@ struct node_source {
     const char *system, *prompt, *task_text, *json_schema;
     const char *const *dep_ids, *const *dep_titles;
     size_t n_deps;
+    const struct plan_settings *settings; /* NULL: the role's */
+    const char *images;                   /* NULL: none */
     bool expands;
 };
 
@@ -41,8 +43,35 @@ static int encode(struct bytes *ret, const struct message *message, const char *
     return rc;
 }
 
-static int encode_records(struct queue_node *node, const struct node_source *source,
-                          const struct config_role *role, struct err *err)
+/* `auto`, which is where temperature is 0, is an empty word to the workers. */
+static const char *cache_word(const struct config *config, const char *cache)
+{
+    if (!config->cache)
+        return "off";
+    return cache == NULL || strcmp(cache, "auto") == 0 ? "" : cache;
+}
+
+/* What the role says, and the subtask itself instead. */
+static void set_settings(struct msg_work *work, const struct config *config,
+                         const struct config_role *role, const struct plan_settings *own)
+{
+    bool seeds = own != NULL && own->seed >= 0, stops = own != NULL && own->n_stop > 0;
+    const char *effort = own != NULL && own->effort != NULL ? own->effort : role->effort;
+    work->temperature = own != NULL && own->temperature >= 0 ? own->temperature : role->temperature;
+    work->max_tokens = own != NULL && own->max_tokens > 0 ? own->max_tokens : role->max_tokens;
+    work->seed = seeds ? own->seed : role->seed;
+    work->has_seed = work->seed >= 0;
+    work->stop = (const char **)(stops ? own->stop : role->stop);
+    work->n_stop = stops ? own->n_stop : role->n_stop;
+    work->effort = effort != NULL ? effort : "";
+    work->cache = cache_word(config, own != NULL && own->cache != NULL ? own->cache : role->cache);
+}
+
+#define TOKEN_BYTES 4 /* of usual text, about */
+
+static int encode_records(struct queue_node *node, const struct config *config,
+                          const struct node_source *source, const struct config_role *role,
+                          struct err *err)
 {
     char title[TITLE_MAX_BYTES + 1];
     size_t len = prompt_cut(source->title, strlen(source->title), TITLE_MAX_BYTES);
@@ -62,12 +91,18 @@ static int encode_records(struct queue_node *node, const struct node_source *sou
         .n_dep_ids = source->n_deps,
         .dep_titles = (const char **)(uintptr_t)source->dep_titles,
         .n_dep_titles = source->n_deps,
-        .temperature = role->temperature,
-        .max_tokens = role->max_tokens,
+        .images = text_bytes(source->images != NULL ? source->images : ""),
     };
+    set_settings(&work.work, config, role, source->settings);
+    size_t bytes = work.work.system.len + work.work.prompt.len + work.work.task_text.len;
     struct message meta = {.type = MESSAGE_meta};
-    meta.meta = (struct msg_meta){
-        .kind = source->kind, .role = source->role, .model = source->model, .title = title};
+    meta.meta =
+        (struct msg_meta){.kind = source->kind,
+                          .role = source->role,
+                          .model = source->model,
+                          .title = title,
+                          .offline = config->offline,
+                          .prompt_tokens = (int64_t)((bytes + TOKEN_BYTES - 1) / TOKEN_BYTES)};
     int rc = encode(&node->work, &work, source->id, err);
     return rc != 0 ? rc : encode(&node->meta, &meta, source->id, err);
 }
@@ -89,7 +124,7 @@ static int add_node(struct plan_nodes *nodes, const struct config *config,
         .max_attempts = config->max_attempts,
         .expands = source->expands,
     };
-    return encode_records(node, source, role, err);
+    return encode_records(node, config, source, role, err);
 }
 
 void plan_nodes_release(struct plan_nodes *nodes)
@@ -152,12 +187,14 @@ static int add_subtask(struct plan_nodes *nodes, const struct config *config,
             entry->has_dependents = true;
     }
     struct node_source source = {.id = subtask->id,
-                                 .kind = "run",
+                                 .kind = subtask->embed ? "embed" : "run",
                                  .title = subtask->title,
                                  .role = role->name,
                                  .model = subtask->model,
-                                 .system = role->system,
+                                 .system = subtask->embed ? "" : role->system,
                                  .prompt = subtask->prompt,
+                                 .settings = &subtask->settings,
+                                 .images = subtask->images,
                                  .task_text = "",
                                  .json_schema = "",
                                  .dep_ids = (const char *const *)subtask->deps,
@@ -185,8 +222,8 @@ static int add_synthesis(struct plan_nodes *nodes, const struct plan *plan,
                                  .dep_ids = ids,
                                  .dep_titles = names};
     for (size_t i = 0; i < plan->n_subtasks; i++) {
-        if (titles->entries[i].has_dependents)
-            continue;
+        if (titles->entries[i].has_dependents || plan->subtasks[i].embed)
+            continue; /* a vector says nothing to a model */
         ids[source.n_deps] = plan->subtasks[i].id;
         names[source.n_deps++] = plan->subtasks[i].title;
     }
@@ -194,8 +231,11 @@ static int add_synthesis(struct plan_nodes *nodes, const struct plan *plan,
     prompt_synthesis(plan, &prompt);
     source.system = system.data;
     source.prompt = prompt.data;
-    int rc = system.failed || prompt.failed ? err_set(err, -ENOMEM, "memory is out")
-                                            : add_node(nodes, config, &source, err);
+    int rc = 0;
+    if (system.failed || prompt.failed)
+        rc = err_set(err, -ENOMEM, "memory is out");
+    else if (source.n_deps > 0)
+        rc = add_node(nodes, config, &source, err);
     buf_release(&system);
     buf_release(&prompt);
     free(ids);
