@@ -60,7 +60,7 @@ void attempt_settle_permit(struct attempt *attempt, const struct governor_report
     struct governor *governor = attempt->all->options.governor;
     /* A call that was stopped says nothing of the provider. */
     struct governor_report stopped = {
-        .class_ = CLASS_RETRY,
+        .class_ = CLASS_WORKER_LOST,
         .called = attempt->exchange != NULL,
         .tokens = -1,
         .retry_after_ms = -1,
