@@ -141,7 +141,8 @@ typedef void queue_claim_fn(void *ctx, enum queue_status status, const struct qu
                             const char *err);
 /* nonce: unique for this attempt of claiming, made by the claimant: a repeated call with the same
  * nonce gets the same answer again. The token is "<attempt>-<nonce>". hedge: a second attempt
- * beside the one that runs; TAKEN when none runs, or another hedge does. */
+ * beside the one that runs; it uses up none of max_attempts. TAKEN when none runs, another hedge
+ * does, the task is over, or the one that runs is a QUEUE_WAITS_MAX-th. */
 void queue_claim(struct queue *queue, const char *task, const char *sub, const char *worker,
                  const char *arm, const char *nonce, int64_t lease_ms, bool hedge,
                  queue_claim_fn *fn, void *ctx);
@@ -153,14 +154,20 @@ struct queue_account {
     struct queue_spend limit; /* 0: no limit */
 };
 /* Reserves the worst case of a call that the attempt is about to make, of the task's budget and of
- * all accounts, or of none. Commit and fail settle it, in the same script as the state. OK (also
- * where there is no limit), WAIT, BUDGET, STALE, CANCEL, GONE. */
+ * all accounts, or of none: what is spent and reserved never exceeds a limit, unless a provider
+ * charges more than the worst case. It replaces what was reserved for the token: an attempt that
+ * makes a further call reserves what it has spent so far and the worst case of that call. Commit,
+ * fail and lose settle it, in the same script as the state; an attempt that was cancelled, or lost
+ * against another, and is not settled until its lease runs out, has spent what was reserved. An
+ * account is charged on the day of the reservation. OK (also where there is no limit), WAIT, BUDGET
+ * (err says which budget, what it has left, and what the call could cost), STALE, CANCEL, GONE. */
 void queue_reserve(struct queue *queue, const char *task, const char *sub, const char *token,
                    const struct queue_account *accounts, size_t n_accounts,
                    struct queue_spend worst, queue_fn *fn, void *ctx);
-/* What fail.lua says too: a subtask that only waits is dead after so many attempts. */
+/* A subtask that only waits is dead after so many attempts. */
 #define QUEUE_WAITS_MAX 100
-/* OK, STALE, CANCEL, GONE. */
+/* The lease is one per subtask: the later expiry of an attempt and its hedge counts. OK, STALE,
+ * CANCEL, GONE. */
 void queue_renew(struct queue *queue, const char *task, const char *sub, const char *token,
                  int64_t lease_ms, queue_fn *fn, void *ctx);
 /* spent: what the attempt has cost; NULL: nothing was reserved. OK, DUP (the same token again),
@@ -171,7 +178,7 @@ void queue_commit(struct queue *queue, const char *task, const char *sub, const 
                   queue_fn *fn, void *ctx);
 /* An attempt that was stopped because the subtask needs it no longer (another attempt committed,
  * the task was cancelled): changes no state, records the timing and settles what it has cost. OK,
- * DUP, GONE. */
+ * DUP, GONE (also when there was no such attempt), STALE (it still runs: queue_fail()). */
 void queue_lose(struct queue *queue, const char *task, const char *sub, const char *token,
                 struct bytes timing, const struct queue_spend *spent, queue_fn *fn, void *ctx);
 /* A failed attempt. action RETRY: after backoff_ms; WAIT: READY at once, with `arm=backoff_ms`
@@ -190,8 +197,9 @@ void queue_fail(struct queue *queue, const char *task, const char *sub, const ch
 
 /* --- the orchestrator's side ------------------------------------------------------------- */
 
-/* Takes back an attempt whose lease has run out: RETRY, DEAD (no attempts left), CANCELLED (the
- * task is over), STALE (it was renewed or finished meanwhile), GONE. */
+/* Takes back an attempt whose lease has run out, and its hedge: RETRY, DEAD (no attempts left),
+ * CANCELLED (the task is over), STALE (it was renewed or finished meanwhile; what was still
+ * reserved for it is settled), GONE. */
 void queue_expire(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
 /* A delayed subtask whose time has come becomes READY: OK, STALE, GONE. */
 void queue_promote(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
@@ -278,8 +286,9 @@ void queue_accounts(struct queue *queue, const char *const *names, size_t n, que
                     void *ctx);
 
 struct queue_depths {
-    int64_t ready, running, delayed, held, dead; /* subtasks */
-    int64_t tasks;                               /* tasks in Redis, finished ones too */
+    /* Subtasks; running: also those that are over, but for what a stopped attempt has cost. */
+    int64_t ready, running, delayed, held, dead;
+    int64_t tasks; /* tasks in Redis, finished ones too */
 };
 typedef void queue_depths_fn(void *ctx, const struct queue_depths *depths, const char *err);
 void queue_depths(struct queue *queue, queue_depths_fn *fn, void *ctx);
@@ -329,9 +338,11 @@ void queue_work(struct queue *queue, const char *task, const char *sub, queue_by
 /* A line of a task's log: what `submit` follows and `show --log` prints. */
 struct queue_log_entry {
     const char *id;   /* stream id; its part before "-" is Redis's clock in ms */
-    const char *what; /* submitted, ready, running, done, retry, dead, cancelled, expanded,
-                         task-done, task-failed, task-cancelled, retried, note. No "ready" for what
-                         is ready on submitting, no "cancelled" for what did not run. */
+    const char *what; /* submitted, ready, running, hedged, done, retry, lost, dead, cancelled,
+                         expanded, task-done, task-failed, task-cancelled, retried, note. "lost" is
+                         an attempt that ended beside another one, which goes on or has committed.
+                         No "ready" for what is ready on submitting, no "cancelled" for what did not
+                         run. */
     const char *sub;
     const char *worker;
     const char *arm;

@@ -90,7 +90,7 @@ s[CLASS] = class
 call('HSET', task_key, 'error:' .. id, reason)
 if beside then
     local ended = call('HGET', task_key, 'ended:' .. id)
-    tell(table.remove(attempts, place), 'retry')
+    tell(table.remove(attempts, place), 'lost')
     call('HSET', task_key, 'sub:' .. id, concat(s, ' '), 'run:' .. id, write_run(attempts, held),
         'ended:' .. id, ended and ended .. ' ' .. token or token)
     if action == 'MOVE' or (action == 'WAIT' and backoff > 0) then

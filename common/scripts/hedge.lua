@@ -36,7 +36,7 @@ if not mine then
     mine = {token = token, number = s[ATT], words = token .. ' ' .. ARGV[3] .. ' ' .. ARGV[4]}
     attempts[2] = mine
     call('HSET', task_key, 'sub:' .. id, concat(s, ' '), 'run:' .. id, write_run(attempts, held))
-    log(ms, 'running', id, mine.number, mine.words, '-', '')
+    log(ms, 'hedged', id, mine.number, mine.words, '-', '')
 end
 call('ZADD', lease_key, 'GT', string.format('%.0f', ms + lease), T .. '/' .. id)
 told()
