@@ -22,14 +22,23 @@ struct sim_error sim_call_error(const struct sim_fault *fault)
     return error;
 }
 
-int sim_call_refuse(struct sim_exchange *exchange, const struct sim_request *request,
-                    const struct sim_error *error)
+/* limits: those that count, whose headers go along; NULL: none. */
+static int refuse(struct sim_exchange *exchange, const struct sim_request *request,
+                  const struct sim_error *error, const struct sim_call *limits)
 {
     struct sim_failure failure = {0};
     request->family->error(request, error, &failure);
+    if (limits != NULL)
+        sim_call_limit_headers(limits, &failure.headers);
     sim_exchange_reply(exchange, failure.status, failure.type, &failure.headers, &failure.body);
     buf_release(&failure.headers);
     return failure.status;
+}
+
+int sim_call_refuse(struct sim_exchange *exchange, const struct sim_request *request,
+                    const struct sim_error *error)
+{
+    return refuse(exchange, request, error, NULL);
 }
 
 static void send_html(struct sim_exchange *exchange, int status)
@@ -106,6 +115,31 @@ static int admit(struct sim_call *call, struct sim_exchange *exchange, struct si
     return rc;
 }
 
+/* Whether the key may make the call now, by the scenario's limits. 0 or -1 with the error. */
+static int permit(struct sim_call *call, struct sim_error *ret)
+{
+    struct sim_request *request = &call->request;
+    call->permit =
+        sim_limits_admit(call->sim->limits, sim_scenario_limit(call->scenario, request->key),
+                         request->key, request->prompt_tokens);
+    call->limited = !call->permit.admitted;
+    if (call->limited)
+        *ret = (struct sim_error){.kind = SIM_KIND_RATE_LIMIT,
+                                  .retry_after_s = (double)call->permit.retry_ms / 1000,
+                                  .limited = true};
+    return call->limited ? -1 : 0;
+}
+
+void sim_call_limit_headers(const struct sim_call *call, struct buf *out)
+{
+    const struct sim_request *request = &call->request;
+    if (request->family == &sim_family_anthropic)
+        sim_limits_headers(&call->permit, SIM_LIMIT_ANTHROPIC, out);
+    else if (request->dialect == SIM_DIALECT_OPENAI && request->family != &sim_family_gemini &&
+             request->family != &sim_family_ollama)
+        sim_limits_headers(&call->permit, SIM_LIMIT_OPENAI, out);
+}
+
 /* What the prompt cache has of it, in tokens. */
 static void look_up_prefix(struct sim_call *call)
 {
@@ -139,6 +173,7 @@ static void answer(struct sim_call *call, struct sim_exchange *exchange)
         send_after(exchange, load_ms, send_fault);
         return;
     }
+    call->generates = true;
     if (!call->request.embed)
         look_up_prefix(call);
     sim_call_make_text(call);
@@ -156,6 +191,15 @@ static void answer(struct sim_call *call, struct sim_exchange *exchange)
     send_after(exchange, call->ready_ms + decode_ms, sim_call_send_whole);
 }
 
+/* The one asked for, unless the rule names another. */
+static const char *served_model(const struct sim_call *call)
+{
+    const struct sim_rule *rule = call->rule;
+    if (rule != NULL && rule->fault.served_model != NULL)
+        return rule->fault.served_model;
+    return rule != NULL && rule->served != NULL ? rule->served : call->request.model;
+}
+
 void sim_call_start(struct sim *sim, struct sim_exchange *exchange, struct sim_request *request)
 {
     struct sim_call *call = mem_must_zalloc(sizeof *call);
@@ -170,8 +214,9 @@ void sim_call_start(struct sim *sim, struct sim_exchange *exchange, struct sim_r
     sim_call_key(exchange, call->request.key, sizeof call->request.key);
     int rc = admit(call, exchange, &error);
     if (rc == 0)
+        rc = permit(call, &error);
+    if (rc == 0)
         call->rule = sim_scenario_match(call->scenario, &call->request, &sim->random, &index);
-    const struct sim_fault *fault = rc == 0 ? &call->rule->fault : NULL;
     uint64_t seq = sim_journal_begin(sim->journal, &call->request,
                                      sim_exchange_header(exchange, "x-orch-task"),
                                      sim_exchange_header(exchange, "x-orch-subtask"), index);
@@ -180,15 +225,36 @@ void sim_call_start(struct sim *sim, struct sim_exchange *exchange, struct sim_r
         .request = &call->request,
         .seq = seq,
         .created_s = clock_wall_ms() / 1000,
-        .model = fault != NULL && fault->served_model != NULL ? fault->served_model
-                                                              : call->request.model,
+        .model = served_model(call),
+        .thoughts = "",
+        .limited = sim_limits_told(&call->permit),
     };
     if (rc == 0) {
         answer(call, exchange);
         return;
     }
     call->fault = true;
-    call->status = sim_call_refuse(exchange, &call->request, &error);
+    call->status = refuse(exchange, &call->request, &error, call);
+}
+
+/* The share of the answer that was made before the client left, when it got nothing of it. */
+static int64_t made_tokens(const struct sim_call *call)
+{
+    double after_ms = clock_ms_f() - call->start_ms - call->ready_ms;
+    double decode_ms = call->rule->timing.decode_tps > 0 ? call->answer.decode_ms : 0;
+    if (call->request.stream || call->status == 200 || after_ms >= decode_ms)
+        return call->answer.output_tokens;
+    return after_ms > 0 ? (int64_t)((double)call->answer.output_tokens * after_ms / decode_ms) : 0;
+}
+
+/* What a provider would bill: everything that was made, whether it arrived or not. */
+static void bill(const struct sim_call *call, struct sim_ending *ending)
+{
+    if (!call->generates)
+        return;
+    bool opened = call->status == 200;
+    ending->billed_prompt_tokens = call->request.prompt_tokens;
+    ending->billed_output_tokens = made_tokens(call) + (opened ? call->answer.thought_tokens : 0);
 }
 
 void sim_call_done(struct sim *sim, void *data, bool sent)
@@ -200,12 +266,15 @@ void sim_call_done(struct sim *sim, void *data, bool sent)
         .seq = call->answer.seq,
         .request = &call->request,
         .status = call->status,
-        .outcome = call->fault ? SIM_OUTCOME_FAULT
-                   : sent      ? SIM_OUTCOME_COMPLETED
-                               : SIM_OUTCOME_CUT,
+        .outcome = call->limited ? SIM_OUTCOME_LIMITED
+                   : call->fault ? SIM_OUTCOME_FAULT
+                   : sent        ? SIM_OUTCOME_COMPLETED
+                                 : SIM_OUTCOME_CUT,
         .output_tokens = call->answer.output_tokens,
         .ms = clock_ms_f() - call->start_ms,
     };
+    bill(call, &ending);
+    sim_limits_end(&call->permit, ending.billed_output_tokens);
     sim_journal_end(sim->journal, &ending);
     if (!sim->quiet)
         log_info("%s %s %s: %d, %lld tokens in %.0f ms%s", call->request.family->name,

@@ -15,6 +15,7 @@ struct sim {
     struct sim_scenario *scenario;
     struct sim_journal *journal;
     struct sim_prefixes *prefixes;
+    struct sim_limits *limits;
     uint64_t random; /* for probabilities and jitter */
     bool quiet;
 };

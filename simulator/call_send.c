@@ -136,6 +136,7 @@ void sim_call_send_stream(void *ctx, struct sim_exchange *exchange)
     const struct sim_family *family = call->request.family;
     struct buf headers = {0};
     family->headers(&call->answer, &headers);
+    sim_call_limit_headers(call, &headers);
     call->status = 200;
     sim_exchange_drip(exchange, call->rule->fault.drip_bytes, call->rule->fault.drip_ms);
     sim_exchange_stream(exchange, 200,
@@ -180,6 +181,7 @@ void sim_call_send_whole(void *ctx, struct sim_exchange *exchange)
     call->status = 200;
     call->answer.finished = !fault->no_finish;
     call->request.family->headers(&call->answer, &headers);
+    sim_call_limit_headers(call, &headers);
     if (!fault->empty)
         call->request.family->whole(&call->answer, &body);
     if (fault->malformed_after != SIM_NEVER)

@@ -17,6 +17,7 @@ struct sim_call {
     const struct sim_rule *rule;
     struct sim_request request;
     struct sim_answer answer;
+    struct sim_permit permit;
     struct buf text;
     uint64_t random;
     enum sim_stage stage;
@@ -29,7 +30,9 @@ struct sim_call {
     double stalled_ms; /* by which a stall has shifted everything */
     double last_ms;    /* clock when bytes were produced last */
     bool stalled;
-    bool fault; /* what was sent is no right answer */
+    bool fault;     /* what was sent is no right answer */
+    bool limited;   /* 429 by the scenario's limits */
+    bool generates; /* the model was asked: that costs */
     int status;
 };
 
@@ -46,6 +49,8 @@ void sim_call_advance(struct sim_call *call);
 /* What the fault says; overloaded where it names no kind. */
 struct sim_error sim_call_error(const struct sim_fault *fault);
 
+/* Appends the headers of the limits that count for the call. */
+void sim_call_limit_headers(const struct sim_call *call, struct buf *out);
 /* The two ways of answering (sim_exchange_fn). */
 void sim_call_send_stream(void *ctx, struct sim_exchange *exchange);
 void sim_call_send_whole(void *ctx, struct sim_exchange *exchange);

@@ -45,10 +45,18 @@ static void show_stats(const struct visit *visit)
     send_json(visit, 200, &body);
 }
 
+static void show_keys(const struct visit *visit)
+{
+    struct buf body = {0};
+    sim_limits_print(visit->sim->limits, &body);
+    send_json(visit, 200, &body);
+}
+
 static void reset(const struct visit *visit)
 {
     struct buf body = {0};
     sim_journal_reset(visit->sim->journal);
+    sim_limits_reset(visit->sim->limits);
     sim_prefixes_reset(visit->sim->prefixes);
     sim_scenario_reset(visit->sim->scenario);
     buf_add_str(&body, "{\"ok\":true}\n");
@@ -227,6 +235,7 @@ static const struct {
 } pages[] = {
     {"GET", "/sim/requests", show_requests, false},
     {"GET", "/sim/stats", show_stats, false},
+    {"GET", "/sim/keys", show_keys, false},
     {"POST", "/sim/reset", reset, false},
     {"POST", "/sim/scenario", replace_scenario, false},
     {"GET", "/v1/models", list_v1, true},

@@ -4,12 +4,10 @@
 #include <time.h>
 
 static const struct sim_family *const families[] = {
-    &sim_family_openai,
-    &sim_family_anthropic,
-    &sim_family_gemini,
-    &sim_family_ollama,
-    &sim_family_search,
+    &sim_family_openai, &sim_family_anthropic, &sim_family_gemini,   &sim_family_ollama,
+    &sim_family_search, &sim_family_responses, &sim_family_lmstudio,
 };
+_Static_assert(sizeof families / sizeof *families <= SIM_FAMILY_MAX, "raise SIM_FAMILY_MAX");
 
 const struct sim_family *const *sim_family_table(size_t *ret_count)
 {

@@ -19,6 +19,7 @@ struct sim_answer {
     int64_t thought_tokens;
     const char *finish;    /* what the scenario has as the finish reason; NULL: the right one */
     bool finished;         /* false: written without a finish reason */
+    bool limited;          /* the scenario's limits write the headers of rate limits */
     int64_t output_tokens; /* so far; in open() 0 */
     double load_ms, prompt_ms, decode_ms, total_ms;
 };
@@ -40,11 +41,12 @@ struct sim_error_row {
 };
 
 struct sim_family {
-    const char *name;        /* in scenarios and counts */
-    const char *stream_type; /* Content-Type of streams */
-    bool opens_early;        /* the stream's opening is sent before the prompt is evaluated */
-    bool only_named;         /* rules count for it only where they name it */
-    bool waits_for_headers;  /* nothing at all is sent before the first token */
+    const char *name;              /* in scenarios and counts */
+    const struct sim_family *base; /* its name stands for this one, too; NULL: none */
+    const char *stream_type;       /* Content-Type of streams */
+    bool opens_early;              /* the stream's opening is sent before the prompt is evaluated */
+    bool only_named;               /* rules count for it only where they name it */
+    bool waits_for_headers;        /* nothing at all is sent before the first token */
     int (*parse)(struct sim_request *request, struct sim_error *ret);
     void (*headers)(const struct sim_answer *answer, struct buf *out);
     void (*whole)(const struct sim_answer *answer, struct buf *out);
@@ -58,7 +60,9 @@ struct sim_family {
 };
 
 extern const struct sim_family sim_family_openai, sim_family_anthropic, sim_family_gemini,
-    sim_family_ollama, sim_family_search;
+    sim_family_ollama, sim_family_search, sim_family_responses, sim_family_lmstudio;
+
+#define SIM_FAMILY_MAX 16 /* in the table */
 
 /* NULL when there is none of that name. */
 const struct sim_family *sim_family_find(const char *name);

@@ -1,4 +1,5 @@
 /* Anthropic's Messages API. */
+#include <math.h>
 #include <string.h>
 
 #include "simulator/family.h"
@@ -162,14 +163,15 @@ static int parse(struct sim_request *request, struct sim_error *ret)
 
 static void add_headers(const struct sim_answer *answer, struct buf *out)
 {
-    buf_printf(out,
-               "request-id: req_sim%llu\nanthropic-organization-id: org-simulated\n"
-               "anthropic-ratelimit-requests-limit: 10000\n"
-               "anthropic-ratelimit-requests-remaining: 9999\n"
-               "anthropic-ratelimit-tokens-limit: 2000000\n"
-               "anthropic-ratelimit-tokens-remaining: 1999000\n",
+    buf_printf(out, "request-id: req_sim%llu\nanthropic-organization-id: org-simulated\n",
                (unsigned long long)answer->seq);
-    buf_add_str(out, "anthropic-ratelimit-requests-reset: ");
+    if (answer->limited)
+        return;
+    buf_add_str(out, "anthropic-ratelimit-requests-limit: 10000\n"
+                     "anthropic-ratelimit-requests-remaining: 9999\n"
+                     "anthropic-ratelimit-tokens-limit: 2000000\n"
+                     "anthropic-ratelimit-tokens-remaining: 1999000\n"
+                     "anthropic-ratelimit-requests-reset: ");
     sim_family_add_date(out, answer->created_s + 1, -1);
     buf_add_char(out, '\n');
 }
@@ -346,7 +348,7 @@ static void write_error(const struct sim_request *request, const struct sim_erro
     ret->type = "application/json";
     buf_add_str(&ret->headers, "request-id: req_simulated\n");
     if (retry_s >= 0)
-        buf_printf(&ret->headers, "retry-after: %.0f\n", retry_s < 1 && retry_s > 0 ? 1 : retry_s);
+        buf_printf(&ret->headers, "retry-after: %.0f\n", ceil(retry_s));
     if (error->kind == SIM_KIND_RATE_LIMIT)
         buf_add_str(&ret->headers, "anthropic-ratelimit-requests-limit: 50\n"
                                    "anthropic-ratelimit-requests-remaining: 0\n");

@@ -1,5 +1,6 @@
 /* Ollama's native API (/api/chat). */
 #include <ctype.h>
+#include <math.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -289,7 +290,7 @@ static void write_error(const struct sim_request *request, const struct sim_erro
     double retry_s = sim_family_retry_s(error);
     ret->status = error->status != 0 ? error->status : rows[error->kind].status;
     if (retry_s >= 0)
-        buf_printf(&ret->headers, "Retry-After: %.0f\n", retry_s < 1 && retry_s > 0 ? 1 : retry_s);
+        buf_printf(&ret->headers, "Retry-After: %.0f\n", ceil(retry_s));
     if (error->kind == SIM_KIND_NO_ROUTE || error->kind == SIM_KIND_NO_METHOD) {
         ret->type = "text/plain"; /* of the router under Ollama, not of Ollama */
         buf_add_str(&ret->body, rows[error->kind].message);

@@ -16,6 +16,7 @@ struct dialect {
     bool timings;            /* llama.cpp's */
     bool obfuscates;         /* pads chunks unless told not to */
     bool stats;              /* LM Studio's empty "stats" in whole answers */
+    const char *reasoning;   /* member that holds thoughts; NULL: they are only counted */
 };
 
 static const struct dialect dialects[SIM_DIALECT_COUNT] = {
@@ -25,22 +26,26 @@ static const struct dialect dialects[SIM_DIALECT_COUNT] = {
                             .first = "\"\"",
                             .details = true,
                             .obfuscates = true},
-    [SIM_DIALECT_HUGGINGFACE] = {.data = "data: ", .id = "chatcmpl-", .first = "\"\""},
+    [SIM_DIALECT_HUGGINGFACE] =
+        {.data = "data: ", .id = "chatcmpl-", .first = "\"\"", .reasoning = "reasoning"},
     [SIM_DIALECT_LMSTUDIO] = {.data = "data: ",
                               .fingerprint = "simulated",
                               .id = "chatcmpl-",
                               .first = "\"\"",
-                              .stats = true},
+                              .stats = true,
+                              .reasoning = "reasoning"},
     [SIM_DIALECT_VLLM] = {.data = "data: ",
                           .fingerprint = "vllm-0.28.0-tp1-51300000",
                           .id = "chatcmpl-",
                           .first = "\"\"",
-                          .stop_reason = true},
+                          .stop_reason = true,
+                          .reasoning = "reasoning"},
     [SIM_DIALECT_LLAMACPP] = {.data = "data: ",
                               .fingerprint = "b10600-simulated",
                               .id = "chatcmpl-",
                               .first = "null",
-                              .timings = true},
+                              .timings = true,
+                              .reasoning = "reasoning_content"},
     [SIM_DIALECT_TGI] =
         {.data = "data:", .fingerprint = "3.3.6-simulated", .id = "", .first = "\"\""},
 };
@@ -51,6 +56,27 @@ static const struct dialect *accent(const struct sim_answer *answer)
 }
 
 /* --- requests ------------------------------------------------------------------------------ */
+
+/* Images by URL or as data, checked and counted. */
+static int parse_images(struct sim_request *request, const json_t *content, size_t message,
+                        struct sim_error *ret)
+{
+    size_t i;
+    json_t *part;
+    json_array_foreach (content, i, part) {
+        if (strcmp(json_str(part, "type", ""), "image_url") != 0)
+            continue;
+        const char *url = json_str(json_get(part, "image_url"), "url", "");
+        bool data = strncmp(url, "data:image/", 11) == 0 && strstr(url, ";base64,") != NULL;
+        if (!data && strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+            return sim_error_set(ret, "messages",
+                                 "Invalid 'messages[%zu].content[%zu].image_url.url'. Expected a "
+                                 "base64-encoded data URL with an image MIME type, or a URL.",
+                                 message, i);
+        request->images++;
+    }
+    return 0;
+}
 
 static int parse_messages(struct sim_request *request, struct sim_error *ret)
 {
@@ -76,6 +102,9 @@ static int parse_messages(struct sim_request *request, struct sim_error *ret)
         if (content == NULL && json_get(message, "tool_calls") == NULL)
             return sim_error_set(ret, "messages",
                                  "Missing required parameter: 'messages[%zu].content'.", i);
+        int rc = parse_images(request, content, i, ret);
+        if (rc != 0)
+            return rc;
         if (content != NULL &&
             !sim_request_add_content(system ? &request->system : &request->prompt, content))
             return sim_error_set(ret, "messages",
@@ -146,13 +175,35 @@ static int parse_limits(struct sim_request *request, struct sim_error *ret)
     return 0;
 }
 
+/* Strings that end the answer, seed and effort. */
+static int parse_options(struct sim_request *request, struct sim_error *ret)
+{
+    const json_t *root = request->root, *seed = json_get(root, "seed");
+    bool strict = request->dialect == SIM_DIALECT_OPENAI ||
+                  request->dialect == SIM_DIALECT_HUGGINGFACE ||
+                  request->dialect == SIM_DIALECT_TGI;
+    request->stop = json_get(root, "stop");
+    if (strict && json_is_array(request->stop) && json_array_size(request->stop) > 4)
+        return sim_error_set(ret, "stop",
+                             "Invalid 'stop': array too long. Expected an array with maximum "
+                             "length 4, but got an array with length %zu instead.",
+                             json_array_size(request->stop));
+    if (seed != NULL && !json_is_null(seed) && !json_is_integer(seed))
+        return sim_error_set(ret, "seed", "Invalid type for 'seed': expected an integer.");
+    request->thinks = strcmp(json_str(root, "reasoning_effort", "none"), "none") != 0;
+    return 0;
+}
+
 static int parse(struct sim_request *request, struct sim_error *ret)
 {
     const json_t *root = request->root;
+    if (request->embed)
+        return sim_openai_embed_parse(request, ret);
     if (!json_is_string(json_get(root, "model")))
         return sim_error_set(ret, "", "you must provide a model parameter");
     int rc = parse_messages(request, ret);
-    if (rc != 0 || (rc = parse_limits(request, ret)) != 0 || (rc = parse_format(request, ret)) != 0)
+    if (rc != 0 || (rc = parse_limits(request, ret)) != 0 ||
+        (rc = parse_format(request, ret)) != 0 || (rc = parse_options(request, ret)) != 0)
         return rc;
     double temperature = json_num(root, "temperature", 1);
     if (temperature < 0 || temperature > 2)
@@ -172,18 +223,18 @@ static int parse(struct sim_request *request, struct sim_error *ret)
 
 /* --- answers ------------------------------------------------------------------------------- */
 
-static void add_headers(const struct sim_answer *answer, struct buf *out)
+void sim_openai_headers(const struct sim_answer *answer, struct buf *out)
 {
     enum sim_dialect dialect = answer->request->dialect;
     if (dialect == SIM_DIALECT_OPENAI || dialect == SIM_DIALECT_HUGGINGFACE)
         buf_printf(out, "x-request-id: req_sim%llu\n", (unsigned long long)answer->seq);
     if (dialect == SIM_DIALECT_OPENAI)
-        buf_printf(out,
-                   "openai-processing-ms: %.0f\nopenai-version: 2020-10-01\n"
-                   "x-ratelimit-limit-requests: 10000\nx-ratelimit-remaining-requests: 9999\n"
-                   "x-ratelimit-reset-requests: 6ms\nx-ratelimit-limit-tokens: 2000000\n"
-                   "x-ratelimit-remaining-tokens: 1999000\nx-ratelimit-reset-tokens: 30ms\n",
+        buf_printf(out, "openai-processing-ms: %.0f\nopenai-version: 2020-10-01\n",
                    answer->total_ms);
+    if (dialect == SIM_DIALECT_OPENAI && !answer->limited)
+        buf_add_str(out, "x-ratelimit-limit-requests: 10000\nx-ratelimit-remaining-requests: 9999\n"
+                         "x-ratelimit-reset-requests: 6ms\nx-ratelimit-limit-tokens: 2000000\n"
+                         "x-ratelimit-remaining-tokens: 1999000\nx-ratelimit-reset-tokens: 30ms\n");
     if (dialect == SIM_DIALECT_TGI)
         buf_add_str(out, "x-compute-type: simulated\n");
 }
@@ -205,17 +256,21 @@ static void add_head(const struct sim_answer *answer, const char *object, struct
 
 static void add_usage(const struct sim_answer *answer, struct buf *out)
 {
-    long long prompt = answer->request->prompt_tokens, output = answer->output_tokens;
+    const struct sim_request *request = answer->request;
+    long long prompt = request->prompt_tokens, cached = request->cached_tokens;
+    long long output = answer->output_tokens + answer->thought_tokens;
     buf_printf(out, "{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld",
                prompt, output, prompt + output);
     if (accent(answer)->details)
-        buf_add_str(out,
-                    ",\"prompt_tokens_details\":{\"cached_tokens\":0,\"cache_write_tokens\":0,"
-                    "\"audio_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":0,"
-                    "\"audio_tokens\":0,\"accepted_prediction_tokens\":0,"
-                    "\"rejected_prediction_tokens\":0}");
+        buf_printf(out,
+                   ",\"prompt_tokens_details\":{\"cached_tokens\":%lld,\"cache_write_tokens\":%lld,"
+                   "\"audio_tokens\":0},\"completion_tokens_details\":{\"reasoning_tokens\":%lld,"
+                   "\"audio_tokens\":0,\"accepted_prediction_tokens\":0,"
+                   "\"rejected_prediction_tokens\":0}",
+                   cached, (long long)request->cache_write_tokens,
+                   (long long)answer->thought_tokens);
     else if (accent(answer)->timings)
-        buf_add_str(out, ",\"prompt_tokens_details\":{\"cached_tokens\":0}");
+        buf_printf(out, ",\"prompt_tokens_details\":{\"cached_tokens\":%lld}", cached);
     buf_add_char(out, '}');
 }
 
@@ -226,13 +281,15 @@ static double rate(double count, double ms)
 
 static void add_timings(const struct sim_answer *answer, struct buf *out)
 {
-    double prompt = (double)answer->request->prompt_tokens, output = (double)answer->output_tokens;
+    double cached = (double)answer->request->cached_tokens;
+    double prompt = (double)answer->request->prompt_tokens - cached;
+    double output = (double)(answer->output_tokens + answer->thought_tokens);
     buf_printf(out,
-               ",\"timings\":{\"cache_n\":0,\"prompt_n\":%.0f,\"prompt_ms\":%.3f,"
+               ",\"timings\":{\"cache_n\":%.0f,\"prompt_n\":%.0f,\"prompt_ms\":%.3f,"
                "\"prompt_per_token_ms\":%.6f,\"prompt_per_second\":%.3f,\"predicted_n\":%.0f,"
                "\"predicted_ms\":%.3f,\"predicted_per_token_ms\":%.6f,"
                "\"predicted_per_second\":%.3f}",
-               prompt, answer->prompt_ms, prompt > 0 ? answer->prompt_ms / prompt : 0,
+               cached, prompt, answer->prompt_ms, prompt > 0 ? answer->prompt_ms / prompt : 0,
                rate(prompt, answer->prompt_ms), output, answer->decode_ms,
                output > 0 ? answer->decode_ms / output : 0, rate(output, answer->decode_ms));
 }
@@ -244,9 +301,24 @@ static const char *finish_reason(const struct sim_answer *answer)
     return answer->length ? "\"length\"" : "\"stop\"";
 }
 
+/* A member with the thoughts, where the dialect shows them. */
+static bool add_thoughts(const struct sim_answer *answer, struct buf *out)
+{
+    const char *name = accent(answer)->reasoning;
+    if (name == NULL || answer->thoughts[0] == '\0')
+        return false;
+    buf_printf(out, ",\"%s\":", name);
+    sim_family_add_json(out, answer->thoughts);
+    return true;
+}
+
 static void add_whole(const struct sim_answer *answer, struct buf *out)
 {
     const struct dialect *dialect = accent(answer);
+    if (answer->request->embed) {
+        sim_openai_embed_whole(answer, out);
+        return;
+    }
     add_head(answer, "chat.completion", out);
     buf_printf(out, ",\"choices\":[{\"index\":0,\"finish_reason\":%s,\"logprobs\":null",
                finish_reason(answer));
@@ -256,8 +328,10 @@ static void add_whole(const struct sim_answer *answer, struct buf *out)
     buf_add_json(out, answer->text, answer->text_len);
     if (answer->request->dialect == SIM_DIALECT_OPENAI)
         buf_add_str(out, ",\"refusal\":null,\"annotations\":[]");
+    if (!add_thoughts(answer, out) && dialect->stop_reason)
+        buf_add_str(out, ",\"reasoning\":null");
     if (dialect->stop_reason)
-        buf_add_str(out, ",\"reasoning\":null,\"tool_calls\":[]");
+        buf_add_str(out, ",\"tool_calls\":[]");
     buf_add_str(out, "}}],\"usage\":");
     add_usage(answer, out);
     if (dialect->timings)
@@ -299,6 +373,7 @@ static void add_open(const struct sim_answer *answer, struct buf *out)
 {
     chunk_start(answer, out);
     buf_printf(out, "\"role\":\"assistant\",\"content\":%s", accent(answer)->first);
+    add_thoughts(answer, out);
     chunk_end(answer, NULL, out);
 }
 
@@ -349,7 +424,7 @@ const struct sim_family sim_family_openai = {
     .name = "openai",
     .stream_type = "text/event-stream; charset=utf-8",
     .parse = parse,
-    .headers = add_headers,
+    .headers = sim_openai_headers,
     .whole = add_whole,
     .open = add_open,
     .piece = add_piece,

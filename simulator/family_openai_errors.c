@@ -1,4 +1,5 @@
 /* What OpenAI and the servers that speak its chat completions say when they refuse. */
+#include <math.h>
 #include <string.h>
 
 #include "simulator/family_openai.h"
@@ -154,20 +155,26 @@ static void add_error_headers(const struct sim_request *request, const struct si
         buf_add_str(out, "x-request-id: req_simulated\n");
         if (retry_s >= 0)
             buf_printf(out, "retry-after-ms: %.0f\n", retry_s * 1000);
-        if (error->kind == SIM_KIND_RATE_LIMIT)
+        if (error->kind == SIM_KIND_RATE_LIMIT && !error->limited)
             buf_printf(out,
                        "x-ratelimit-limit-requests: 500\nx-ratelimit-remaining-requests: 0\n"
                        "x-ratelimit-reset-requests: %.0fms\n",
                        retry_s * 1000);
     }
     if (retry_s >= 0)
-        buf_printf(out, "retry-after: %.0f\n", retry_s < 1 && retry_s > 0 ? 1 : retry_s);
+        buf_printf(out, "retry-after: %.0f\n", ceil(retry_s));
+}
+
+const struct sim_error_row *sim_openai_error_row(const struct sim_request *request,
+                                                 const struct sim_error *error)
+{
+    return &dialects[request->dialect].rows[error->kind];
 }
 
 void sim_openai_error(const struct sim_request *request, const struct sim_error *error,
                       struct sim_failure *ret)
 {
-    const struct sim_error_row *row = &dialects[request->dialect].rows[error->kind];
+    const struct sim_error_row *row = sim_openai_error_row(request, error);
     enum style style = dialects[request->dialect].style;
     struct buf message = {0};
     sim_family_message(&message, request, error, row);

@@ -26,6 +26,10 @@ struct entry {
     int rule, status;
     enum sim_outcome outcome;
     int64_t prompt_tokens, output_tokens;
+    int64_t billed_prompt_tokens, billed_output_tokens;
+    int64_t max_tokens, images, seed;
+    bool embed, has_seed;
+    char stop[96]; /* the strings that end the answer, as JSON */
     double ms;
 };
 
@@ -33,6 +37,7 @@ struct counts {
     int64_t requests;
     int64_t outcomes[SIM_OUTCOME_COUNT];
     int64_t prompt_tokens, output_tokens;
+    int64_t billed_prompt_tokens, billed_output_tokens;
 };
 
 struct model {
@@ -53,7 +58,7 @@ struct sim_journal {
     uint64_t reset_seq; /* numbers up to here are forgotten */
     int64_t in_flight, peak_in_flight, other, untracked;
     struct counts total;
-    struct counts families[4];
+    struct counts families[SIM_FAMILY_MAX];
     int64_t statuses[MAX_STATUS];
     struct model *models;
     struct prompt *prompts;
@@ -159,12 +164,35 @@ static struct counts *family_of(struct sim_journal *journal, const struct sim_fa
     return &journal->families[i];
 }
 
+/* What was asked besides, where each API has it. */
+static void fill_options(struct entry *entry, const struct sim_request *request)
+{
+    static const char *const seeds[] = {"seed", "generationConfig.seed", "generation_config.seed",
+                                        "options.seed"};
+    for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++) {
+        const json_t *seed = json_path(request->root, seeds[i]);
+        entry->has_seed |= json_is_integer(seed);
+        entry->seed = json_is_integer(seed) ? json_integer_value(seed) : entry->seed;
+    }
+    size_t len = request->stop != NULL ? json_dumpb(request->stop, entry->stop, sizeof entry->stop,
+                                                    JSON_COMPACT | JSON_ENCODE_ANY)
+                                       : 0;
+    snprintf(entry->stop + (len < sizeof entry->stop ? len : 0),
+             sizeof entry->stop - (len < sizeof entry->stop ? len : 0), "%s",
+             len == 0 || len >= sizeof entry->stop ? "null" : "");
+    entry->max_tokens = request->max_tokens;
+    entry->images = request->images;
+    entry->embed = request->embed;
+}
+
 static void fill(struct entry *entry, const struct sim_request *request, const char *task,
                  const char *sub)
 {
     entry->api = request->family->name;
     entry->dialect =
-        request->family == &sim_family_openai ? sim_dialect_name(request->dialect) : "";
+        request->family == &sim_family_openai || request->family->base == &sim_family_openai
+            ? sim_dialect_name(request->dialect)
+            : "";
     snprintf(entry->method, sizeof entry->method, "%s", request->method);
     snprintf(entry->path, sizeof entry->path, "%s", request->path);
     snprintf(entry->model, sizeof entry->model, "%s", request->model);
@@ -181,6 +209,7 @@ static void fill(struct entry *entry, const struct sim_request *request, const c
     entry->prompt_hash = request->prompt_hash;
     entry->prompt_tokens = request->prompt_tokens;
     entry->stream = request->stream;
+    fill_options(entry, request);
 }
 
 uint64_t sim_journal_begin(struct sim_journal *journal, const struct sim_request *request,
@@ -209,6 +238,8 @@ static void count_end(struct counts *counts, const struct sim_ending *ending)
     if (ending->outcome == SIM_OUTCOME_COMPLETED)
         counts->prompt_tokens += ending->request->prompt_tokens;
     counts->output_tokens += ending->output_tokens;
+    counts->billed_prompt_tokens += ending->billed_prompt_tokens;
+    counts->billed_output_tokens += ending->billed_output_tokens;
 }
 
 void sim_journal_end(struct sim_journal *journal, const struct sim_ending *ending)
@@ -221,6 +252,8 @@ void sim_journal_end(struct sim_journal *journal, const struct sim_ending *endin
         entry->status = ending->status;
         entry->outcome = ending->outcome;
         entry->output_tokens = ending->output_tokens;
+        entry->billed_prompt_tokens = ending->billed_prompt_tokens;
+        entry->billed_output_tokens = ending->billed_output_tokens;
         entry->ms = ending->ms;
     }
     const struct sim_request *request = ending->request;
@@ -259,11 +292,21 @@ static void print_entry(const struct entry *entry, struct buf *out)
     buf_printf(out, ",\"stream\":%s,\"prompt_hash\":\"%016llx\",\"prompt\":",
                entry->stream ? "true" : "false", (unsigned long long)entry->prompt_hash);
     buf_add_json(out, entry->prompt, entry->prompt_len);
+    buf_printf(out, ",\"embed\":%s,\"max_tokens\":%lld,\"images\":%lld,\"stop\":%s,\"seed\":",
+               entry->embed ? "true" : "false", (long long)entry->max_tokens,
+               (long long)entry->images, entry->stop);
+    if (entry->has_seed)
+        buf_printf(out, "%lld", (long long)entry->seed);
+    else
+        buf_add_str(out, "null");
     buf_printf(out,
                ",\"rule\":%d,\"status\":%d,\"outcome\":\"%s\",\"prompt_tokens\":%lld,"
-               "\"output_tokens\":%lld,\"ms\":%.3f}",
+               "\"output_tokens\":%lld,\"billed_prompt_tokens\":%lld,"
+               "\"billed_output_tokens\":%lld,\"ms\":%.3f}",
                entry->rule, entry->status, outcome_names[entry->outcome],
-               (long long)entry->prompt_tokens, (long long)entry->output_tokens, entry->ms);
+               (long long)entry->prompt_tokens, (long long)entry->output_tokens,
+               (long long)entry->billed_prompt_tokens, (long long)entry->billed_output_tokens,
+               entry->ms);
 }
 
 void sim_journal_print(const struct sim_journal *journal, uint64_t after, int64_t limit,
@@ -288,11 +331,14 @@ static void print_counts(const struct counts *counts, struct buf *out)
 {
     buf_printf(out,
                "\"requests\":%lld,\"completed\":%lld,\"cut\":%lld,\"faults\":%lld,"
-               "\"prompt_tokens\":%lld,\"output_tokens\":%lld",
+               "\"limited\":%lld,\"prompt_tokens\":%lld,\"output_tokens\":%lld,"
+               "\"billed_prompt_tokens\":%lld,\"billed_output_tokens\":%lld",
                (long long)counts->requests, (long long)counts->outcomes[SIM_OUTCOME_COMPLETED],
                (long long)counts->outcomes[SIM_OUTCOME_CUT],
-               (long long)counts->outcomes[SIM_OUTCOME_FAULT], (long long)counts->prompt_tokens,
-               (long long)counts->output_tokens);
+               (long long)counts->outcomes[SIM_OUTCOME_FAULT],
+               (long long)counts->outcomes[SIM_OUTCOME_LIMITED], (long long)counts->prompt_tokens,
+               (long long)counts->output_tokens, (long long)counts->billed_prompt_tokens,
+               (long long)counts->billed_output_tokens);
 }
 
 static void print_named(const char *name, const struct counts *counts, bool first, struct buf *out)

@@ -13,7 +13,8 @@
     X(RUNNING, "running")                                                                          \
     X(COMPLETED, "completed") /* the whole, right answer was sent: paid for */                     \
     X(CUT, "cut by client")                                                                        \
-    X(FAULT, "fault") /* refused, or damaged on purpose */
+    X(LIMITED, "limited") /* over a limit of the scenario: 429 */                                  \
+    X(FAULT, "fault")     /* refused, or damaged on purpose */
 
 enum sim_outcome {
 #define X(constant, name) SIM_OUTCOME_##constant,
@@ -29,6 +30,8 @@ struct sim_ending {
     int status;                        /* 0: the connection was closed before one was sent */
     enum sim_outcome outcome;
     int64_t output_tokens;
+    /* What a provider would bill: also of answers that were cut or broke on the way. */
+    int64_t billed_prompt_tokens, billed_output_tokens;
     double ms;
 };
 

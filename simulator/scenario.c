@@ -15,6 +15,11 @@ struct dialect_map {
     enum sim_dialect dialect;
 };
 
+struct key_limit {
+    const char *key;
+    struct sim_limit limit;
+};
+
 struct sim_scenario {
     int references;
     struct yaml *yaml; /* owns the strings; NULL for the default */
@@ -23,6 +28,9 @@ struct sim_scenario {
     size_t n_keys, n_models;
     struct dialect_map *dialects;
     size_t n_dialects;
+    struct sim_limit limit; /* of every key that has none of its own */
+    struct key_limit *key_limits;
+    size_t n_key_limits;
     struct sim_rule *rules;
     size_t n_rules;
     struct sim_rule fallback;
@@ -52,6 +60,25 @@ static int dialects_read(struct sim_scenario *scenario, const struct yaml_node *
     return 0;
 }
 
+static int key_limits_read(struct sim_scenario *scenario, const struct yaml_node *node,
+                           struct err *err)
+{
+    if (yaml_is_null(node))
+        return 0;
+    if (node->type != YAML_MAP)
+        return yaml_fail(scenario->yaml, node, err,
+                         "key_limits maps keys to limits, such as {secret-1: {concurrency: 2}}");
+    scenario->key_limits = mem_must_zalloc((node->count + 1) * sizeof *scenario->key_limits);
+    int rc = 0;
+    for (const struct yaml_node *child = node->first; child != NULL && rc == 0;
+         child = child->next) {
+        struct key_limit *key = &scenario->key_limits[scenario->n_key_limits++];
+        *key = (struct key_limit){child->key->text, scenario->limit};
+        rc = sim_limit_read(&key->limit, scenario->yaml, child, err);
+    }
+    return rc;
+}
+
 static int rules_read(struct sim_scenario *scenario, const struct yaml_node *node, struct err *err)
 {
     if (yaml_is_null(node))
@@ -68,8 +95,8 @@ static int rules_read(struct sim_scenario *scenario, const struct yaml_node *nod
 
 static int scenario_read(struct sim_scenario *scenario, struct err *err)
 {
-    static const char *const keys[] = {"seed",   "keys",   "models", "dialects",
-                                       "timing", "tokens", "rules",  NULL};
+    static const char *const keys[] = {"seed",   "keys",   "models",     "dialects", "timing",
+                                       "tokens", "limits", "key_limits", "rules",    NULL};
     const struct yaml *yaml = scenario->yaml;
     const struct yaml_node *root = yaml_root(yaml);
     if (yaml_is_null(root))
@@ -83,6 +110,8 @@ static int scenario_read(struct sim_scenario *scenario, struct err *err)
         (rc = dialects_read(scenario, yaml_map_get(root, "dialects"), err)) != 0 ||
         (rc = sim_timing_read(&scenario->fallback.timing, yaml, yaml_map_get(root, "timing"),
                               err)) != 0 ||
+        (rc = sim_limit_read(&scenario->limit, yaml, yaml_map_get(root, "limits"), err)) != 0 ||
+        (rc = key_limits_read(scenario, yaml_map_get(root, "key_limits"), err)) != 0 ||
         (rc = yaml_get_int(yaml, root, "tokens", 0, 1000000, &scenario->fallback.tokens, err)) != 0)
         return rc;
     return rules_read(scenario, yaml_map_get(root, "rules"), err);
@@ -125,6 +154,7 @@ void sim_scenario_unref(struct sim_scenario **ref)
     free(scenario->keys);
     free(scenario->models);
     free(scenario->dialects);
+    free(scenario->key_limits);
     free(scenario->rules);
     yaml_release(&scenario->yaml);
     free(scenario);
@@ -149,10 +179,11 @@ static bool text_fits(const char *part, const struct buf *text)
 static bool rule_fits(const struct sim_rule *rule, const struct sim_request *request)
 {
     bool named = rule->family != NULL || request->family->only_named;
-    return (!named || rule->family == request->family) &&
-           glob_fits(rule->path, request->path) && glob_fits(rule->model, request->model) &&
-           glob_fits(rule->key, request->key) && text_fits(rule->prompt, &request->prompt) &&
-           text_fits(rule->system, &request->system);
+    bool family = rule->family == request->family ||
+                  (rule->family != NULL && rule->family == request->family->base);
+    return (!named || family) && glob_fits(rule->path, request->path) &&
+           glob_fits(rule->model, request->model) && glob_fits(rule->key, request->key) &&
+           text_fits(rule->prompt, &request->prompt) && text_fits(rule->system, &request->system);
 }
 
 const struct sim_rule *sim_scenario_match(struct sim_scenario *scenario,
@@ -194,6 +225,14 @@ bool sim_scenario_serves(const struct sim_scenario *scenario, const char *model)
         if (strcmp(scenario->models[i], model) == 0)
             return true;
     return scenario->n_models == 0;
+}
+
+const struct sim_limit *sim_scenario_limit(const struct sim_scenario *scenario, const char *key)
+{
+    for (size_t i = 0; i < scenario->n_key_limits; i++)
+        if (strcmp(scenario->key_limits[i].key, key) == 0)
+            return &scenario->key_limits[i].limit;
+    return &scenario->limit;
 }
 
 const char *const *sim_scenario_models(const struct sim_scenario *scenario, size_t *ret_count)

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "common/err.h"
+#include "simulator/limits.h"
 #include "simulator/request.h"
 
 enum sim_reply_kind {
@@ -51,6 +52,8 @@ struct sim_rule {
     const char *text;
     struct sim_timing timing;
     int64_t tokens; /* length of a generated filler; 0: the reply itself */
+    const char
+        *served; /* model that answers, as an alias's snapshot does; NULL: the one asked for */
     struct sim_fault fault;
     int64_t matched; /* requests that met all conditions so far */
 };
@@ -76,6 +79,8 @@ void sim_scenario_reset(struct sim_scenario *scenario);
 bool sim_scenario_admits(const struct sim_scenario *scenario, const char *key);
 /* Whether the scenario lists the model, or lists none. */
 bool sim_scenario_serves(const struct sim_scenario *scenario, const char *model);
+/* What the key may ask for. */
+const struct sim_limit *sim_scenario_limit(const struct sim_scenario *scenario, const char *key);
 /* The models to list; the default has two. */
 const char *const *sim_scenario_models(const struct sim_scenario *scenario, size_t *ret_count);
 /* The dialect mapped to a model, or SIM_DIALECT_COUNT. */

@@ -25,6 +25,22 @@ int sim_timing_read(struct sim_timing *ret, const struct yaml *yaml, const struc
     return yaml_get_int(yaml, node, "ping_ms", 0, (int64_t)MAX_MS, &ret->ping_ms, err);
 }
 
+int sim_limit_read(struct sim_limit *ret, const struct yaml *yaml, const struct yaml_node *node,
+                   struct err *err)
+{
+    static const char *const keys[] = {"requests_per_minute", "tokens_per_minute", "concurrency",
+                                       "window_ms", NULL};
+    if (yaml_is_null(node))
+        return 0;
+    int rc = yaml_check_keys(yaml, node, "limits", keys, err);
+    if (rc != 0 ||
+        (rc = yaml_get_int(yaml, node, keys[0], 0, INT32_MAX, &ret->requests, err)) != 0 ||
+        (rc = yaml_get_int(yaml, node, keys[1], 0, INT64_MAX / 4, &ret->tokens, err)) != 0 ||
+        (rc = yaml_get_int(yaml, node, keys[2], 0, INT32_MAX, &ret->concurrency, err)) != 0)
+        return rc;
+    return yaml_get_int(yaml, node, keys[3], 0, (int64_t)MAX_MS, &ret->window_ms, err);
+}
+
 /* --- faults -------------------------------------------------------------------------------- */
 
 void sim_fault_init(struct sim_fault *fault)
@@ -195,7 +211,9 @@ static int api_read(struct sim_rule *ret, const struct yaml *yaml, const struct 
     ret->family = sim_family_find(name);
     if (ret->family == NULL)
         return yaml_fail(yaml, yaml_map_get(match, "api"), err,
-                         "unknown api `%s`: one of openai, anthropic, gemini, ollama, search", name);
+                         "unknown api `%s`: one of openai, anthropic, gemini, ollama, search, "
+                         "responses, lmstudio",
+                         name);
     return 0;
 }
 
@@ -240,14 +258,16 @@ static int reply_read(struct sim_rule *ret, const struct yaml *yaml, const struc
 int sim_rule_read(struct sim_rule *ret, const struct sim_timing *timing, const struct yaml *yaml,
                   const struct yaml_node *node, struct err *err)
 {
-    static const char *const keys[] = {"match", "reply", "timing", "tokens", "fault", NULL};
+    static const char *const keys[] = {"match",  "reply", "timing", "tokens",
+                                       "served", "fault", NULL};
     *ret = (struct sim_rule){.times = -1, .probability = 1, .timing = *timing};
     sim_fault_init(&ret->fault);
     int rc = yaml_check_keys(yaml, node, "a rule", keys, err);
     if (rc != 0 || (rc = match_read(ret, yaml, yaml_map_get(node, "match"), err)) != 0 ||
         (rc = reply_read(ret, yaml, yaml_map_get(node, "reply"), err)) != 0 ||
         (rc = sim_timing_read(&ret->timing, yaml, yaml_map_get(node, "timing"), err)) != 0 ||
-        (rc = yaml_get_int(yaml, node, "tokens", 0, MAX_TOKENS, &ret->tokens, err)) != 0)
+        (rc = yaml_get_int(yaml, node, "tokens", 0, MAX_TOKENS, &ret->tokens, err)) != 0 ||
+        (rc = yaml_get_str(yaml, node, "served", &ret->served, err)) != 0)
         return rc;
     return sim_fault_read(&ret->fault, yaml, yaml_map_get(node, "fault"), err);
 }

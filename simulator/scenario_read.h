@@ -10,6 +10,8 @@ void sim_fault_init(struct sim_fault *fault);
  * node leaves *ret as it is. */
 int sim_fault_read(struct sim_fault *ret, const struct yaml *yaml, const struct yaml_node *node,
                    struct err *err);
+int sim_limit_read(struct sim_limit *ret, const struct yaml *yaml, const struct yaml_node *node,
+                   struct err *err);
 int sim_timing_read(struct sim_timing *ret, const struct yaml *yaml, const struct yaml_node *node,
                     struct err *err);
 /* timing: what the rule's own timing starts from. */

@@ -14,11 +14,17 @@
 static const struct {
     const char *path;
     const struct sim_family *family;
+    bool embed;
+    enum sim_dialect dialect; /* when nothing else says; COUNT: openai */
 } routes[] = {
-    {"/v1/chat/completions", &sim_family_openai},
-    {"/v1/messages", &sim_family_anthropic},
-    {"/api/chat", &sim_family_ollama},
-    {"/api/embed", &sim_family_ollama},
+    {"/v1/chat/completions", &sim_family_openai, false, SIM_DIALECT_COUNT},
+    {"/v1/responses", &sim_family_responses, false, SIM_DIALECT_COUNT},
+    {"/v1/embeddings", &sim_family_openai, true, SIM_DIALECT_COUNT},
+    {"/embed", &sim_family_openai, true, SIM_DIALECT_TGI},
+    {"/api/v1/chat", &sim_family_lmstudio, false, SIM_DIALECT_LMSTUDIO},
+    {"/v1/messages", &sim_family_anthropic, false, SIM_DIALECT_COUNT},
+    {"/api/chat", &sim_family_ollama, false, SIM_DIALECT_COUNT},
+    {"/api/embed", &sim_family_ollama, false, SIM_DIALECT_COUNT}, /* knows that by its path */
 };
 
 /* Takes a leading "/vllm" or "/anthropic" off the path, so that a base URL can choose the dialect
@@ -77,11 +83,30 @@ static bool parse_gemini(struct sim_request *request, const struct sim_exchange 
     return true;
 }
 
+/* Hugging Face's feature extraction: /hf-inference/models/ORG/NAME/pipeline/feature-extraction. */
+static bool parse_pipeline(struct sim_request *request, const char *path)
+{
+    static const char start[] = "/hf-inference/models/", end[] = "/pipeline/feature-extraction";
+    size_t len = strlen(path), around = sizeof start + sizeof end - 2;
+    if (len <= around || strncmp(path, start, sizeof start - 1) != 0 ||
+        strcmp(path + len - (sizeof end - 1), end) != 0 || len - around >= sizeof request->model)
+        return false;
+    memcpy(request->model, path + sizeof start - 1, len - around);
+    request->model[len - around] = '\0';
+    request->family = &sim_family_openai;
+    request->embed = true;
+    if (request->dialect == SIM_DIALECT_COUNT)
+        request->dialect = SIM_DIALECT_HUGGINGFACE;
+    return true;
+}
+
 static const struct sim_family *family_of_path(const struct sim_exchange *exchange,
                                                const char *path)
 {
     if (strncmp(path, "/v1beta/", 8) == 0)
         return &sim_family_gemini;
+    if (strncmp(path, "/api/v1/", 8) == 0)
+        return &sim_family_lmstudio;
     if (strncmp(path, "/api/", 5) == 0)
         return &sim_family_ollama;
     if (strncmp(path, "/v1/messages", 12) == 0 ||
@@ -96,9 +121,12 @@ static bool is_call(struct sim_request *request, const struct sim_exchange *exch
     for (size_t i = 0; i < sizeof routes / sizeof *routes; i++)
         if (strcmp(path, routes[i].path) == 0) {
             request->family = routes[i].family;
+            request->embed = routes[i].embed;
+            if (request->dialect == SIM_DIALECT_COUNT)
+                request->dialect = routes[i].dialect;
             return true;
         }
-    return parse_gemini(request, exchange, path);
+    return parse_gemini(request, exchange, path) || parse_pipeline(request, path);
 }
 
 static void handle_request(void *ctx, struct sim_exchange *exchange)
@@ -165,6 +193,7 @@ int sim_open(struct sim *sim, uv_loop_t *loop, const struct sim_options *options
     sim->random = (uint64_t)(seed >= 0 ? seed : 1);
     sim->journal = sim_journal_new();
     sim->prefixes = sim_prefixes_new();
+    sim->limits = sim_limits_new();
     rc = sim_http_open(&sim->http, loop, &options->http, &handlers, sim, err);
     if (rc != 0)
         sim_close(sim);
@@ -176,5 +205,6 @@ void sim_close(struct sim *sim)
     sim_http_close(&sim->http);
     sim_journal_free(&sim->journal);
     sim_prefixes_free(&sim->prefixes);
+    sim_limits_free(&sim->limits);
     sim_scenario_unref(&sim->scenario);
 }
