@@ -11,6 +11,7 @@
 #include "orchestrator/client_input.h"
 #include "orchestrator/client_result.h"
 #include "orchestrator/plan.h"
+#include "orchestrator/plan_images.h"
 #include "orchestrator/progress_watch.h"
 #include "orchestrator/render.h"
 #include "orchestrator/task_json.h"
@@ -35,6 +36,12 @@ static const struct command_option options[] = {
     {"budget", 'b', "USD", "most that the task may cost; 0: no limit; default budget.task_usd",
      false},
     {"budget-tokens", 0, "N", "most tokens that it may use; default budget.task_tokens", false},
+    {"no-cache", 0, NULL, "make every call: no answer from the response cache", false},
+    {"offline", 0, NULL, "local models only", false},
+    {"effort", 0, "LEVEL", "of reasoning: none, minimal, low, medium or high", false},
+    {"seed", 0, "N", "of sampling, where the provider takes one", false},
+    {"image", 'i', "FILE|URL", "show this image to the model", true},
+    {"embed", 0, NULL, "the result is the vector of the text, not an answer", false},
     {"priority", 0, "N", "higher numbers run first; 0 is usual", false},
     {"id", 0, "ID", "the task's id: the same id and content again is the same task", false},
     {"json", 0, NULL, "print one JSON object", false},
@@ -52,6 +59,9 @@ struct submission {
     char digest[SHA256_HEX_SIZE];
     int64_t priority;
     struct queue_spend budget;
+    struct plan_overrides overrides;
+    char *images; /* what overrides borrows */
+    char images_sha[SHA256_HEX_SIZE];
     int64_t until_ms; /* monotonic; 0: no limit */
     struct plan_nodes nodes;
 };
@@ -62,6 +72,7 @@ static void submission_release(struct submission *submission)
     buf_release(&submission->plan);
     buf_release(&submission->title);
     free(submission->info);
+    free(submission->images);
     plan_nodes_release(&submission->nodes);
 }
 
@@ -109,6 +120,7 @@ static int check_options(const struct invocation *invocation)
     static const char *const pairs[][2] = {
         {"plan", "no-plan"}, {"plan", "role"},      {"plan", "model"},
         {"detach", "out"},   {"detach", "timeout"}, {"plan", "file"},
+        {"plan", "embed"},   {"embed", "image"},    {"embed", "effort"},
     };
     for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) {
         if (invocation_has(invocation, pairs[i][0]) && invocation_has(invocation, pairs[i][1]))
@@ -119,6 +131,9 @@ static int check_options(const struct invocation *invocation)
         return command_fail(invocation, EXIT_USAGE,
                             "--model needs --no-plan: the models of a planned task are those of "
                             "its roles in the configuration");
+    if (invocation_has(invocation, "embed") && !invocation_has(invocation, "no-plan"))
+        return command_fail(invocation, EXIT_USAGE,
+                            "--embed needs --no-plan: one text, one vector");
     const char *id = invocation_value(invocation, "id"), *out = invocation_value(invocation, "out");
     if (id != NULL && !task_id_valid(id))
         return command_fail(invocation, EXIT_USAGE,
@@ -189,6 +204,8 @@ static int nodes_of_text(const struct invocation *invocation, const struct confi
     int rc = plan_single(&plan, config, text, invocation_value(invocation, "role"),
                          invocation_value(invocation, "model"), err);
     if (rc == 0)
+        plan->subtasks[0].embed = invocation_has(invocation, "embed");
+    if (rc == 0)
         rc = plan_to_nodes(&submission->nodes, plan, config, text, err);
     if (rc == 0)
         plan_free(&plan);
@@ -210,6 +227,11 @@ static void make_info(const struct invocation *invocation, const struct config *
     json_object_set_new(info, PLAN_INFO_SYNTHESIZE,
                         json_boolean(!invocation_has(invocation, "no-synthesis")));
     json_object_set_new(info, PLAN_INFO_PRIORITY, json_integer(submission->priority));
+    json_object_set_new(info, PLAN_INFO_OVERRIDES, plan_overrides_json(&submission->overrides));
+    if (submission->images != NULL) /* for the digest alone: they are in the work */
+        json_object_set_new(info, "images", json_string(submission->images_sha));
+    if (invocation_has(invocation, "embed"))
+        json_object_set_new(info, "embed", json_true());
     json_object_set_new(info, "budget_nano_usd", json_integer(submission->budget.nano_usd));
     json_object_set_new(info, "budget_tokens", json_integer(submission->budget.tokens));
     json_object_set_new(info, "simulated", json_boolean(config->simulated));
@@ -225,6 +247,42 @@ static void make_info(const struct invocation *invocation, const struct config *
     sha256_hex(&sha, submission->digest);
 }
 
+static int read_images(const struct invocation *invocation, struct submission *submission,
+                       struct err *err)
+{
+    const char *const *given;
+    size_t n = invocation_values(invocation, "image", &given);
+    struct plan_images images = {0};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        rc = plan_images_add(&images, given[i], NULL, err);
+    if (rc == 0 && n > 0) {
+        struct sha256 sha;
+        submission->images = plan_images_take(&images);
+        sha256_init(&sha);
+        sha256_add(&sha, submission->images, strlen(submission->images));
+        sha256_hex(&sha, submission->images_sha);
+    }
+    plan_images_release(&images);
+    return rc;
+}
+
+/* What is asked of every subtask, whoever plans it. */
+static int read_overrides(const struct invocation *invocation, struct submission *submission,
+                          struct err *err)
+{
+    struct plan_overrides *overrides = &submission->overrides;
+    overrides->no_cache = invocation_has(invocation, "no-cache");
+    overrides->offline = invocation_has(invocation, "offline");
+    overrides->effort = invocation_value(invocation, "effort");
+    overrides->has_seed = invocation_has(invocation, "seed");
+    int rc = overrides->effort != NULL ? plan_check_effort(overrides->effort, err) : 0;
+    if (rc == 0)
+        rc = read_images(invocation, submission, err);
+    overrides->images = submission->images;
+    return rc;
+}
+
 static int make_task(const struct invocation *invocation, const struct config *config,
                      struct submission *submission)
 {
@@ -238,6 +296,10 @@ static int make_task(const struct invocation *invocation, const struct config *c
         rc = invocation_has(invocation, "plan")
                  ? nodes_of_plan(invocation, config, submission, &err)
                  : nodes_of_text(invocation, config, submission, &err);
+    if (rc == 0)
+        rc = read_overrides(invocation, submission, &err);
+    if (rc == 0)
+        rc = plan_overrides_apply(&submission->nodes, &submission->overrides, &err);
     if (rc != 0)
         return command_fail(invocation, EXIT_USAGE, "%s", err.text);
     for (size_t i = 0; i < submission->nodes.n_nodes; i++)
@@ -375,6 +437,8 @@ static int exec(struct invocation *invocation)
     int limited = invocation_seconds(invocation, "timeout", &timeout_ms);
     if (limited < 0 || invocation_int(invocation, "priority", -PRIORITY_MOST, PRIORITY_MOST,
                                       &submission.priority) < 0)
+        return EXIT_USAGE;
+    if (invocation_int(invocation, "seed", 0, INT32_MAX, &submission.overrides.seed) < 0)
         return EXIT_USAGE;
     submission.until_ms = limited > 0 ? clock_ms() + timeout_ms : 0;
     code = client_open(&client, invocation);
