@@ -11,6 +11,8 @@
 #include "schemas/mem.h"
 
 #define ANSWER_MS 500 /* for the brokers */
+#define BUDGETS_SHOWN 64
+#define NANO 1e9
 
 static const struct command_option options[] = {
     {"json", 0, NULL, "print one JSON object", false},
@@ -23,8 +25,8 @@ struct status {
     char boot[17];
     bool *answered; /* by broker */
     bool all;       /* every broker has answered */
-    bool depths_done, orchestrators_done;
-    json_t *orchestrators, *brokers, *workers, *queue;
+    bool depths_done, orchestrators_done, budgets_done;
+    json_t *orchestrators, *brokers, *workers, *queue, *budgets;
 };
 
 /* --- brokers and workers ------------------------------------------------------------------------
@@ -203,6 +205,62 @@ static void depths_came(void *ctx, const struct queue_depths *depths, const char
     json_object_set_new(status->queue, "tasks", json_integer(depths->tasks));
 }
 
+/* The budgets of a day that the configuration has: of everything, then of roles. */
+static size_t list_budgets(const struct config *config, const struct config_budget **budgets,
+                           char **names, size_t room)
+{
+    size_t n = 0;
+    if (config->budget.day_usd > 0 || config->budget.day_tokens > 0) {
+        budgets[n] = &config->budget;
+        names[n++] = mem_must_strdup("day");
+    }
+    for (size_t i = 0; i < config->n_roles && n < room; i++) {
+        const struct config_role *role = &config->roles[i];
+        if (role->budget.day_usd <= 0 && role->budget.day_tokens <= 0)
+            continue;
+        budgets[n] = &role->budget;
+        names[n++] = mem_must_printf("role:%s", role->name);
+    }
+    return n;
+}
+
+static void budgets_came(void *ctx, const struct queue_spend *spent, const struct queue_spend *held,
+                         size_t n, const char *err)
+{
+    struct status *status = ctx;
+    (void)err;
+    status->budgets_done = true;
+    for (size_t i = 0; i < n; i++) {
+        json_t *budget = json_array_get(status->budgets, i);
+        json_object_set_new(budget, "spent_usd", json_real((double)spent[i].nano_usd / NANO));
+        json_object_set_new(budget, "held_usd", json_real((double)held[i].nano_usd / NANO));
+        json_object_set_new(budget, "spent_tokens", json_integer(spent[i].tokens));
+        json_object_set_new(budget, "held_tokens", json_integer(held[i].tokens));
+    }
+}
+
+static int ask_budgets(struct status *status, const struct invocation *invocation)
+{
+    const struct config_budget *budgets[BUDGETS_SHOWN];
+    char *names[BUDGETS_SHOWN];
+    size_t n = list_budgets(status->client->config, budgets, names, BUDGETS_SHOWN);
+    for (size_t i = 0; i < n; i++) {
+        json_t *budget = json_object();
+        json_object_set_new(budget, "name", text_json(names[i]));
+        json_object_set_new(budget, "limit_usd", json_real(budgets[i]->day_usd));
+        json_object_set_new(budget, "limit_tokens", json_integer(budgets[i]->day_tokens));
+        json_array_append_new(status->budgets, budget);
+    }
+    int code = EXIT_DONE;
+    if (n > 0) {
+        queue_accounts(status->client->queue, (const char *const *)names, n, budgets_came, status);
+        code = client_wait(status->client, invocation, &status->budgets_done);
+    }
+    for (size_t i = 0; i < n; i++)
+        free(names[i]);
+    return code;
+}
+
 static int ask_redis(struct status *status, const struct invocation *invocation)
 {
     struct client *client = status->client;
@@ -212,7 +270,9 @@ static int ask_redis(struct status *status, const struct invocation *invocation)
     queue_orchestrators(client->queue, orchestrators_came, status);
     queue_depths(client->queue, depths_came, status);
     code = client_wait(client, invocation, &status->orchestrators_done);
-    return code == EXIT_DONE ? client_wait(client, invocation, &status->depths_done) : code;
+    if (code == EXIT_DONE)
+        code = client_wait(client, invocation, &status->depths_done);
+    return code == EXIT_DONE ? ask_budgets(status, invocation) : code;
 }
 
 /* --- printing --------------------------------------------------------------------------------- */
@@ -225,6 +285,7 @@ static void print_json(struct status *status)
     json_object_set(object, "workers", status->workers);
     json_object_set_new(object, "queue",
                         status->queue != NULL ? json_incref(status->queue) : json_null());
+    json_object_set(object, "budgets", status->budgets);
     json_object_set_new(object, "simulated", json_boolean(status->client->config->simulated));
     char *text = task_json_dump(object, true);
     puts(text);
@@ -340,6 +401,24 @@ static void print_workers(const struct status *status)
     print_paused(status);
 }
 
+static void print_budgets(const struct status *status)
+{
+    json_t *budget;
+    size_t i;
+    json_array_foreach (status->budgets, i, budget) {
+        const char *name = json_str(budget, "name", "");
+        if (json_num(budget, "limit_usd", 0) > 0)
+            printf("budget of %s: $%.4f of $%.4f spent today, $%.4f reserved\n", name,
+                   json_num(budget, "spent_usd", 0), json_num(budget, "limit_usd", 0),
+                   json_num(budget, "held_usd", 0));
+        if (json_int(budget, "limit_tokens", 0) > 0)
+            printf("budget of %s: %lld of %lld tokens used today, %lld reserved\n", name,
+                   (long long)json_int(budget, "spent_tokens", 0),
+                   (long long)json_int(budget, "limit_tokens", 0),
+                   (long long)json_int(budget, "held_tokens", 0));
+    }
+}
+
 static void print_text(const struct status *status)
 {
     print_processes(status);
@@ -354,6 +433,7 @@ static void print_text(const struct status *status)
             (long long)json_int(status->queue, "held", 0),
             (long long)json_int(status->queue, "dead", 0),
             (long long)json_int(status->queue, "tasks", 0));
+    print_budgets(status);
 }
 
 /* What is missing is said, and makes the exit code. */
@@ -386,6 +466,7 @@ static int exec(struct invocation *invocation)
     status.orchestrators = json_array();
     status.brokers = json_array();
     status.workers = json_array();
+    status.budgets = json_array();
     code = ask_redis(&status, invocation);
     ask_brokers(&status, invocation);
     if (invocation_has(invocation, "json"))
@@ -400,6 +481,7 @@ static int exec(struct invocation *invocation)
     json_decref(status.orchestrators);
     json_decref(status.brokers);
     json_decref(status.workers);
+    json_decref(status.budgets);
     json_decref(status.queue);
     free(status.answered);
     client_close(&client);
