@@ -90,6 +90,11 @@ static void read_list(struct provider_reply *reply, struct json_view list, const
     if (n != reply->n_inputs || n == 0)
         provider_reply_fail(reply, CLASS_BAD_RESPONSE, "%zu texts were sent and %zu vectors came",
                             reply->n_inputs, n);
+    if (reply->dimensions > 0 && (int64_t)dimensions != reply->dimensions)
+        provider_reply_fail(reply, CLASS_BAD_REQUEST,
+                            "vectors of %lld numbers were asked for and have %zu: the model or its "
+                            "server takes no dimensions",
+                            (long long)reply->dimensions, dimensions);
     buf_add_char(&reply->text, ']');
     if (reply->text.failed)
         provider_reply_fail(reply, CLASS_RETRY, "out of memory while reading the vectors");

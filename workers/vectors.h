@@ -20,7 +20,8 @@ enum vectors_length {
 /* For provider.body(): `list` is an array of vectors in the order of the texts, or of objects that
  * have theirs in `member` (NULL: none). Makes the reply's text, a JSON array of arrays of numbers
  * without blanks, and sets `finished`; CLASS_BAD_RESPONSE when the vectors are not as many as the
- * texts, not all of one size, or not made of finite numbers. */
+ * texts, not all of one size, or not made of finite numbers; CLASS_BAD_REQUEST when they have not
+ * the dimensions that were asked for. */
 void vectors_read(struct provider_reply *reply, struct json_view list, const char *member,
                   enum vectors_length length);
 

@@ -517,6 +517,23 @@ static void vectors_that_do_not_match_the_texts_are_bad_response(void **state)
     provider_reply_release(&reply);
 }
 
+static void vectors_of_another_size_than_asked_for_are_refused(void **state)
+{
+    (void)state;
+    static const char answer[] = "{\"embeddings\":[{\"values\":[1,2]}]}";
+    const struct provider *provider = provider_find("gemini");
+    struct provider_call call = {.kind = PROVIDER_EMBED, .n_inputs = 1};
+    for (int64_t asked = 0; asked <= 3; asked++) {
+        struct provider_reply reply;
+        provider_reply_init(&reply);
+        call.dimensions = asked;
+        provider_reply_expect(&reply, &call);
+        provider->body(provider, &reply, answer, sizeof answer - 1);
+        assert_int_equal(reply.error, asked == 0 || asked == 2 ? CLASS_NONE : CLASS_BAD_REQUEST);
+        provider_reply_release(&reply);
+    }
+}
+
 static void empty_text_is_refused_before_it_is_sent(void **state)
 {
     (void)state;
@@ -651,6 +668,7 @@ int main(void)
         cmocka_unit_test(vectors_come_in_the_order_of_the_texts),
         cmocka_unit_test(vectors_that_were_cut_have_unit_length_again),
         cmocka_unit_test(vectors_that_do_not_match_the_texts_are_bad_response),
+        cmocka_unit_test(vectors_of_another_size_than_asked_for_are_refused),
         cmocka_unit_test(empty_text_is_refused_before_it_is_sent),
         cmocka_unit_test(finish_message_is_told),
         cmocka_unit_test(thoughts_that_eat_the_output_limit_say_so),

@@ -518,6 +518,23 @@ static void vectors_that_do_not_match_the_texts_are_bad_response(void **state)
     }
 }
 
+static void vectors_of_another_size_than_asked_for_are_refused(void **state)
+{
+    (void)state;
+    static const char answer[] = "{\"embeddings\":[[1,2]]}";
+    const struct provider *provider = provider_find("ollama");
+    struct provider_call call = {.kind = PROVIDER_EMBED, .n_inputs = 1};
+    for (int64_t asked = 0; asked <= 3; asked++) {
+        struct provider_reply reply;
+        provider_reply_init(&reply);
+        call.dimensions = asked;
+        provider_reply_expect(&reply, &call);
+        provider->body(provider, &reply, answer, sizeof answer - 1);
+        assert_int_equal(reply.error, asked == 0 || asked == 2 ? CLASS_NONE : CLASS_BAD_REQUEST);
+        provider_reply_release(&reply);
+    }
+}
+
 static void thinking_that_eats_the_output_limit_says_so(void **state)
 {
     (void)state;
@@ -591,6 +608,7 @@ int main(void)
         cmocka_unit_test(texts_are_embedded_without_being_cut),
         cmocka_unit_test(vectors_come_in_the_order_of_the_texts),
         cmocka_unit_test(vectors_that_do_not_match_the_texts_are_bad_response),
+        cmocka_unit_test(vectors_of_another_size_than_asked_for_are_refused),
         cmocka_unit_test(thinking_that_eats_the_output_limit_says_so),
         cmocka_unit_test(every_split_of_a_stream_gives_the_same),
         cmocka_unit_test(nulls_and_wrong_types_never_crash),
