@@ -183,7 +183,9 @@ static void add_settle(struct governor *governor, const char *id, const char *ke
     queue_args_printf(args, "%lld", (long long)clamp(report->tokens, -1, REMAINING_MAX));
     queue_args_str(args, effects[class_].arm);
     queue_args_str(args, error_class_name(class_));
-    queue_args_str(args, effects[class_].key);
+    /* Without a key there is none to take out, and the next call may be a correct one. */
+    bool none = class_ == CLASS_AUTH && strcmp(key, GOVERNOR_KEY_NONE) == 0;
+    queue_args_str(args, none ? "-" : effects[class_].key);
     queue_args_printf(args, "%lld", (long long)clamp(delay_ms, 0, DELAY_MAX_MS));
     add_remaining(args, report->server.remaining_requests, report->server.reset_requests_ms);
     add_remaining(args, report->server.remaining_tokens, report->server.reset_tokens_ms);
@@ -261,13 +263,19 @@ int64_t governor_room(const struct governor *governor, int64_t *ret_delay_ms)
     return 1;
 }
 
-void governor_set_keys(struct governor *governor, const char *const *keys, size_t n_keys)
+/* What was just read may be good again, whatever was known of it. */
+static void clear_keys(struct governor *governor)
 {
-    governor_keys_replace(governor, keys, n_keys);
     for (size_t i = 0; i < governor->n_keys; i++) {
         struct queue_args *args = governor_turn_add(governor, 2, "clear");
         queue_args_copy(args, governor->keys[i].name, strlen(governor->keys[i].name));
     }
+}
+
+void governor_set_keys(struct governor *governor, const char *const *keys, size_t n_keys)
+{
+    governor_keys_replace(governor, keys, n_keys);
+    clear_keys(governor);
 }
 
 /* --- opening and closing ------------------------------------------------------------------ */
@@ -347,6 +355,7 @@ int governor_open(struct governor **ret, uv_loop_t *loop, struct queue *queue,
         governor_close(&governor);
         return rc;
     }
+    clear_keys(governor);
     *ret = governor;
     return 0;
 }

@@ -61,7 +61,8 @@ int governor_open(struct governor **ret, uv_loop_t *loop, struct queue *queue,
                   const struct governor_options *options,
                   const struct governor_callbacks *callbacks, void *ctx, struct err *err);
 void governor_close(struct governor **governor); /* accepts NULL; no callback comes any more */
-/* The pool was read again: other keys, and those that were out may be good now. */
+/* The pool was read again: other keys, and those that were out may be good now. A worker that
+ * starts has read it, too. */
 void governor_set_keys(struct governor *governor, const char *const *keys, size_t n_keys);
 
 enum governor_verdict {

@@ -266,9 +266,8 @@ static void plan_wake(struct governor *governor)
 void governor_state_apply(struct governor *governor, int64_t version, bool all,
                           const struct queue_word *lines, size_t n_lines)
 {
-    /* A message may be older than an answer: they come over different connections. 0: Redis has
-     * lost all that it knew. */
-    if (all ? version != 0 && version < governor->version : version <= governor->version)
+    /* One may be older than what is known: they come over different connections. */
+    if (all ? version < governor->version : version <= governor->version)
         return;
     governor->version = version;
     governor->known = governor->known || all;
@@ -346,8 +345,10 @@ static void heard(void *ctx, const struct redis_value *value)
 {
     struct governor *governor = ctx;
     const char *kind = redis_str(redis_at(value, 0), NULL);
-    if (strcmp(kind, "subscribe") == 0)
-        governor_turn_read(governor); /* what it missed */
+    if (strcmp(kind, "subscribe") == 0) { /* what it missed; Redis may have lost all it knew */
+        governor->version = 0;
+        governor_turn_read(governor);
+    }
     if (strcmp(kind, "message") != 0)
         return;
     size_t len;

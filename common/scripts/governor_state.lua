@@ -139,11 +139,9 @@ local function write_state()
     end
     put('sequence', tostring(sequence))
     if learned then put('average', string.format('%.3f', learned)) end
-    if #news > 0 then
-        -- By the clock, so that it grows even when Redis has lost what it had.
-        version = max(version + 1, ms)
-        put('version', tostring(version))
-    end
+    -- By the clock, so that it grows even when Redis has lost what it had.
+    if #news > 0 or version == 0 then version = max(version + 1, ms) end
+    put('version', tostring(version))
     if #set > 0 then
         call('HSET', state_key, unpack(set))
         call('PEXPIRE', state_key, STATE_MS)
