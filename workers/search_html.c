@@ -331,6 +331,8 @@ void search_html_decode(struct buf *out, const char *text, size_t len)
 
 void search_html_strip(struct buf *out, const char *text, size_t len)
 {
+    if (len == 0)
+        return; /* text may be NULL */
     struct search_html html = {text, text + len, NULL};
     struct search_html_token token;
     while (search_html_next(&html, &token))
