@@ -38,6 +38,13 @@ struct sim_limits *sim_limits_new(void)
     return mem_must_zalloc(sizeof(struct sim_limits));
 }
 
+static void key_free(struct sim_limits *limits, struct sim_limit_key *key)
+{
+    HASH_DEL(limits->keys, key);
+    free(key->uses);
+    free(key);
+}
+
 void sim_limits_free(struct sim_limits **ref)
 {
     struct sim_limits *limits = *ref;
@@ -45,17 +52,20 @@ void sim_limits_free(struct sim_limits **ref)
     *ref = NULL;
     if (limits == NULL)
         return;
-    HASH_ITER (hh, limits->keys, key, next) {
-        HASH_DEL(limits->keys, key);
-        free(key->uses);
-        free(key);
-    }
+    HASH_ITER (hh, limits->keys, key, next)
+        key_free(limits, key);
     free(limits);
 }
 
+/* Permits of calls in flight point to their keys. */
 void sim_limits_reset(struct sim_limits *limits)
 {
-    for (struct sim_limit_key *key = limits->keys; key != NULL; key = key->hh.next) {
+    struct sim_limit_key *key, *next;
+    HASH_ITER (hh, limits->keys, key, next) {
+        if (key->running == 0) {
+            key_free(limits, key);
+            continue;
+        }
         key->first = key->count = 0;
         key->tokens = 0;
         key->requests = key->limited = key->peak_requests = key->peak_tokens = 0;
