@@ -47,6 +47,7 @@ struct queue_batch {
     int order[BATCH_CALLS]; /* of the answers */
     int answered;
     bool known;  /* the keys of known accounts go with it */
+    size_t sent; /* so many */
     bool closed; /* the queue was, by one of the callbacks */
 };
 
@@ -124,7 +125,7 @@ static void answer_next(struct queue_batch *batch, const struct redis_value *val
     }
     const struct redis_value *answer =
         redis_type(value) == REDIS_ERR ? value : redis_at(value, (size_t)index);
-    if (queue_known_missing(batch->queue, answer, batch->known))
+    if (queue_known_missing(batch->queue, answer, batch->sent))
         send_alone(batch, group_of(batch, batch->order[index]), call, true);
     else if (call->fn != NULL)
         call->fn(call->ctx, answer);
@@ -176,8 +177,8 @@ static void batch_send(struct queue_batch *batch)
             queue_args_copy(out, keys[key], strlen(keys[key]));
         n_keys += n;
     }
-    if (batch->known)
-        n_keys += queue_known_keys(batch->queue, out);
+    batch->sent = batch->known ? queue_known_keys(batch->queue, out) : 0;
+    n_keys += (int)batch->sent;
     for (int i = 0; i < batch->n_groups; i++) {
         const struct group *group = &batch->groups[i];
         queue_args_str(out, group->task);

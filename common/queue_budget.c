@@ -13,32 +13,32 @@
 
 /* --- the keys of accounts ------------------------------------------------------------------- */
 
-/* False: it was known. */
-static bool know(struct queue_known *known, const char *name)
+/* Its place among those that are known. */
+static size_t know(struct queue_known *known, const char *name)
 {
     for (size_t i = 0; i < known->n; i++)
         if (strcmp(known->names[i], name) == 0)
-            return false;
+            return i;
     known->names = mem_must_realloc(known->names, (known->n + 1) * sizeof *known->names);
-    known->names[known->n++] = mem_must_strdup(name);
-    return true;
+    known->names[known->n] = mem_must_strdup(name);
+    return known->n++;
 }
 
-bool queue_known_missing(struct queue *queue, const struct redis_value *value, bool known)
+bool queue_known_missing(struct queue *queue, const struct redis_value *value, size_t sent)
 {
-    bool helps = !known;
+    bool helps = false;
     if (redis_type(value) != REDIS_ARRAY || strcmp(redis_str(redis_at(value, 0), NULL), "ACCOUNTS"))
         return false;
     for (size_t i = 1; i < redis_len(value); i++)
-        helps = know(&queue->known, redis_str(redis_at(value, i), NULL)) || helps;
+        helps = know(&queue->known, redis_str(redis_at(value, i), NULL)) >= sent || helps;
     return helps;
 }
 
-int queue_known_keys(const struct queue *queue, struct queue_args *args)
+size_t queue_known_keys(const struct queue *queue, struct queue_args *args)
 {
     for (size_t i = 0; i < queue->known.n; i++)
         queue_args_printf(args, QUEUE_ACCOUNT_PREFIX "%s", queue->known.names[i]);
-    return (int)queue->known.n;
+    return queue->known.n;
 }
 
 void queue_known_release(struct queue_known *known)
@@ -59,6 +59,7 @@ struct settling {
     void *ctx;
     char task[TASK_ID_SIZE];
     bool known;             /* the keys of known accounts go with it */
+    size_t sent;            /* so many */
     struct queue_args args; /* without keys */
 };
 
@@ -67,7 +68,7 @@ static void send_settling(struct settling *settling);
 static void settled(void *ctx, const struct redis_value *value)
 {
     struct settling *settling = ctx;
-    if (queue_known_missing(settling->queue, value, settling->known)) {
+    if (queue_known_missing(settling->queue, value, settling->sent)) {
         settling->known = true;
         send_settling(settling);
         return;
@@ -87,8 +88,8 @@ static void send_settling(struct settling *settling)
     queue_args_clear(out);
     for (int i = 0; i < n_keys; i++)
         queue_args_copy(out, keys[i], strlen(keys[i]));
-    if (settling->known)
-        n_keys += queue_known_keys(queue, out);
+    settling->sent = settling->known ? queue_known_keys(queue, out) : 0;
+    n_keys += (int)settling->sent;
     for (size_t i = 0; i < settling->args.n; i++) {
         size_t len;
         const char *data = queue_arg(&settling->args, i, &len);
@@ -223,7 +224,7 @@ void queue_reserve(struct queue *queue, const char *task, const char *sub, const
         queue_args_copy(args, name, strlen(name));
         add_words(args, &accounts[i].limit);
         if (strncmp(name, TASK_ROLE, strlen(TASK_ROLE)) != 0)
-            (void)know(&queue->known, name);
+            know(&queue->known, name);
     }
     queue_run_settling(queue, SCRIPT_reserve, task, true, reserved, reserving);
 }

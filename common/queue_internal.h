@@ -148,12 +148,12 @@ void queue_run_settling(struct queue *queue, enum queue_script script, const cha
 /* The same for a script whose answer is a status. */
 void queue_settle_plain(struct queue *queue, enum queue_script script, const char *task, bool known,
                         queue_fn *fn, void *ctx);
-/* Whether the answer to a call, which had the keys of all known accounts or none, says that keys of
- * accounts are missing; their names become known. False also when it helps nothing to send the call
- * again: what is stored is damaged. */
-bool queue_known_missing(struct queue *queue, const struct redis_value *value, bool known);
+/* Whether the answer to a call, which had the keys of the first `sent` known accounts, says that
+ * keys of others are missing; their names become known. False also when it helps nothing to send
+ * the call again: what is stored is damaged. */
+bool queue_known_missing(struct queue *queue, const struct redis_value *value, size_t sent);
 /* Adds the keys of all known accounts; returns how many. */
-int queue_known_keys(const struct queue *queue, struct queue_args *args);
+size_t queue_known_keys(const struct queue *queue, struct queue_args *args);
 void queue_known_release(struct queue_known *known);
 
 /* Sends the arguments, n_keys keys first, to a script. */

@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "common/task_id.h"
 #include "tests/lib/probe.h"
 
 #define T "t0000000000000001"
@@ -303,6 +304,64 @@ static void waiting_ends_and_begins_anew_when_a_person_retries(void **state)
     }
     assert_string_equal(probe_read(&probe, T), "RUNNING 1/1 a=READY");
     assert_int_equal(probe_fsck(&probe), 0);
+}
+
+/* What is stored of the arms to avoid. */
+static const char *avoids(void)
+{
+    char words[128];
+    snprintf(words, sizeof words, "HGET orch:{s%d}:task:" T " avoid:a", task_shard(T));
+    return probe_redis(&probe, words);
+}
+
+static void fail_on(const char *arm, const char *token, enum error_action action,
+                    int64_t backoff_ms)
+{
+    probe.arm = arm;
+    assert_int_equal(probe_fail(&probe, T, "a", token, action, backoff_ms), QUEUE_RETRY);
+    assert_string_equal(probe_read(&probe, T), "RUNNING 1/1 a=READY");
+    assert_int_equal(probe_fsck(&probe), 0);
+}
+
+static void who_waits_for_an_arm_is_ready_for_others_at_once(void **state)
+{
+    (void)state;
+    const struct probe_node node[] = {{.id = "a", .max_attempts = 9}};
+    assert_int_equal(probe_submit(&probe, T, "d", node, 1), QUEUE_OK);
+    probe_follow(&probe);
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    fail_on("x@p", "1-n", ERROR_WAIT, 7000);
+    assert_string_equal(avoids(), "x@p=7000");
+    probe_wait_text(&probe, &probe.events, "READY " T "/a avoid x@p=7000\n");
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    assert_string_equal(avoids(), "");
+    fail_on("y@p", "2-n", ERROR_MOVE, 0);
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    fail_on("x@p", "3-n", ERROR_WAIT, 50);
+    assert_string_equal(avoids(), "y@p x@p=50");
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    assert_string_equal(avoids(), "y@p");
+    fail_on("y@p", "4-n", ERROR_WAIT, 50); /* which it avoids for good */
+    assert_string_equal(avoids(), "y@p");
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    fail_on("x@p", "5-n", ERROR_WAIT, 0);
+    assert_string_equal(avoids(), "y@p");
+}
+
+static void both_of_two_attempts_may_wait_for_their_arms(void **state)
+{
+    (void)state;
+    submit_one();
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    assert_int_equal(probe_hedge(&probe, T, "a", "h", 60000), QUEUE_OK);
+    probe.arm = "x@p";
+    assert_int_equal(probe_fail(&probe, T, "a", "1-n", ERROR_WAIT, 10), QUEUE_RETRY);
+    fail_on("y@p", "2-h", ERROR_WAIT, 20);
+    assert_string_equal(avoids(), "x@p=10 y@p=20");
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    assert_string_equal(avoids(), "");
+    fail_on("x@p", "3-n", ERROR_MOVE, 0);
+    assert_string_equal(avoids(), "x@p");
 }
 
 static const char *avoided;
@@ -649,6 +708,8 @@ int main(void)
         TEST(attempts_run_out),
         TEST(a_ready_subtask_that_nobody_is_left_for_is_dead),
         TEST(waiting_does_not_use_attempts_up),
+        TEST(who_waits_for_an_arm_is_ready_for_others_at_once),
+        TEST(both_of_two_attempts_may_wait_for_their_arms),
         TEST(waiting_ends_and_begins_anew_when_a_person_retries),
         TEST(a_death_cancels_what_does_not_run),
         TEST(a_failure_in_a_failed_task_has_no_further_attempt),

@@ -246,9 +246,9 @@ static void scanned(void *ctx, int shard, const struct queue_item *items, size_t
     buf_clear(&probe.text);
     buf_add_str(&probe.text, err);
     for (size_t i = 0; i < n; i++)
-        buf_printf(&probe.text, "%s/%s:%lld:%lld:%d:%s ", items[i].task, items[i].sub,
+        buf_printf(&probe.text, "%s/%s:%lld:%lld:%d:%s:%s ", items[i].task, items[i].sub,
                    (long long)items[i].attempt, (long long)items[i].priority, items[i].meta.len > 0,
-                   items[i].avoid);
+                   items[i].avoid, items[i].error_class);
     probe.done = true;
     (void)ctx;
 }
@@ -270,12 +270,12 @@ static void ready_entries_come_by_priority_then_sequence(void **state)
                                        {.id = "top", .priority = 127}};
     probe_submit(&probe, T, "d", nodes, 5);
     assert_string_equal(scan(QUEUE_INDEX_READY, 0, 10),
-                        T "/top:0:127:1: " T "/high:0:5:1: " T "/z:0:0:1: " T "/a:0:0:1: " T
-                          "/low:0:-127:1: ");
-    assert_string_equal(scan(QUEUE_INDEX_READY, 1, 2), T "/high:0:5:1: " T "/z:0:0:1: ");
+                        T "/top:0:127:1:: " T "/high:0:5:1:: " T "/z:0:0:1:: " T "/a:0:0:1:: " T
+                          "/low:0:-127:1:: ");
+    assert_string_equal(scan(QUEUE_INDEX_READY, 1, 2), T "/high:0:5:1:: " T "/z:0:0:1:: ");
     assert_int_equal(probe_claim(&probe, T, "top", "n"), QUEUE_OK);
     assert_int_equal(probe_fail(&probe, T, "top", "1-n", ERROR_MOVE, 0), QUEUE_RETRY);
-    assert_string_equal(scan(QUEUE_INDEX_READY, 0, 1), T "/top:1:127:1:model@place ");
+    assert_string_equal(scan(QUEUE_INDEX_READY, 0, 1), T "/top:1:127:1:model@place:timeout ");
 }
 
 static void only_what_is_due_is_scanned(void **state)
@@ -289,9 +289,32 @@ static void only_what_is_due_is_scanned(void **state)
     assert_int_equal(probe_claim(&probe, T, "d", "n"), QUEUE_OK);
     assert_int_equal(probe_fail(&probe, T, "c", "1-n", ERROR_RETRY, 1), QUEUE_RETRY);
     assert_int_equal(probe_fail(&probe, T, "d", "1-n", ERROR_RETRY, 60000), QUEUE_RETRY);
-    assert_string_equal(scan(QUEUE_INDEX_LEASE, 0, 10), T "/a:1:0:0: ");
-    while (strcmp(scan(QUEUE_INDEX_DELAY, 0, 10), T "/c:1:0:0: ") != 0)
+    assert_string_equal(scan(QUEUE_INDEX_LEASE, 0, 10), T "/a:1:0:0:: ");
+    while (strcmp(scan(QUEUE_INDEX_DELAY, 0, 10), T "/c:1:0:0::timeout ") != 0)
         assert_string_equal(probe.text.data, "");
+}
+
+static struct buf why; /* a READY event's arms to avoid and class, in lines */
+
+static void hear_why(void *ctx, const struct queue_event *event)
+{
+    (void)ctx;
+    if (event->kind == QUEUE_EVENT_READY)
+        buf_printf(&why, "%s:%s\n", event->avoid, event->error_class);
+}
+
+static void what_is_ready_again_says_what_it_avoids_and_why(void **state)
+{
+    (void)state;
+    const struct probe_node node[] = {{.id = "a"}};
+    struct err err;
+    assert_int_equal(queue_follow(probe.queue, hear_why, NULL, &err), 0);
+    probe_submit(&probe, T, "d", node, 1);
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    assert_int_equal(probe_fail(&probe, T, "a", "1-n", ERROR_WAIT, 5000), QUEUE_RETRY);
+    probe_wait_text(&probe, &why, ":\nmodel@place=5000:timeout\n");
+    assert_string_equal(scan(QUEUE_INDEX_READY, 0, 1), T "/a:1:0:1:model@place=5000:timeout ");
+    buf_release(&why);
 }
 
 static void counted(void *ctx, const struct queue_depths *depths, const char *err)
@@ -508,6 +531,7 @@ int main(void)
         TEST(a_log_is_bounded),
         TEST(ready_entries_come_by_priority_then_sequence),
         TEST(only_what_is_due_is_scanned),
+        TEST(what_is_ready_again_says_what_it_avoids_and_why),
         TEST(depths_count_all_shards),
         TEST(the_list_is_newest_first),
         TEST(finished_tasks_are_found_by_age),

@@ -258,8 +258,8 @@ enum queue_status probe_fail(struct probe *probe, const char *task, const char *
     struct buf timing = {0};
     probe_record(&timing, MESSAGE_timing, sub);
     queue_fail(probe->queue, task, sub, token, CLASS_TIMEOUT, action, "it took too long",
-               "model@place", backoff_ms, (struct bytes){timing.data, timing.len}, probe->spent,
-               answered, probe);
+               probe->arm != NULL ? probe->arm : "model@place", backoff_ms,
+               (struct bytes){timing.data, timing.len}, probe->spent, answered, probe);
     buf_release(&timing);
     return status_of(probe);
 }

@@ -30,6 +30,7 @@ struct probe {
     int64_t findings;
     bool quiet;                      /* findings are expected: not printed, but in text */
     struct queue_spend budget;       /* of what is submitted next */
+    const char *arm;                 /* of what fails next; NULL: "model@place" */
     const struct queue_spend *spent; /* by what is committed, failed and lost next; NULL: unknown */
     struct queue_spend view_spent, view_held; /* of the last probe_read() or probe_account() */
 };
