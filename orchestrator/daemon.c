@@ -191,6 +191,7 @@ static void close_all(struct daemon *daemon)
     loop_timer_free(&daemon->stop_timer);
     loop_finish(&daemon->loop); /* a batch that is being written ends here */
     archive_free(&daemon->archive);
+    pace_free(&daemon->pace);
     free(daemon->brokers);
     log_info("stopped; %lld rows kept, %lld dropped", (long long)counts.kept,
              (long long)counts.dropped);

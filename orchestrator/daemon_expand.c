@@ -92,6 +92,7 @@ static void judge(struct expanding *expanding, const struct queue_task_view *vie
         .model = json_str(info, PLAN_INFO_MODEL, ""),
         .synthesize = json_bool(info, PLAN_INFO_SYNTHESIZE, true),
         .priority = json_int(info, PLAN_INFO_PRIORITY, 0),
+        .overrides = plan_overrides_of(info),
     };
     daemon->judged = &judged;
     daemon_step(daemon, *event);
@@ -201,7 +202,10 @@ void daemon_expand(struct daemon *daemon, const struct flow_action *action)
         log_warn("task %s: %s; it is carried out as one subtask", action->task, err.text);
         rc = single_nodes(daemon, daemon->judged, &nodes, &err);
     }
+    if (rc == 0)
+        rc = plan_overrides_apply(&nodes, &daemon->judged->overrides, &err);
     if (rc != 0) { /* nothing can be made of it: the task ends with what it has */
+        plan_nodes_release(&nodes);
         log_error("task %s cannot be carried out: %s", action->task, err.text);
         queue_log_note(daemon->queue, action->task, action->sub, err.text);
     } else if (action->expand != FLOW_EXPAND_PLAN) {

@@ -1,5 +1,4 @@
 /* Carries out what the flow decides, and tells it what happens. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,7 +8,6 @@
 #include "common/log.h"
 #include "common/task_id.h"
 #include "orchestrator/daemon_state.h"
-#include "orchestrator/route.h"
 #include "schemas/mem.h"
 
 /* An answer that is waited for, and the term it belongs to. */
@@ -33,74 +31,6 @@ static struct daemon *answer_take(struct answer *answer)
     bool current = daemon->leading && !daemon->stopped && answer->term == daemon->term;
     free(answer);
     return current ? daemon : NULL;
-}
-
-/* --- offers ---------------------------------------------------------------------------------- */
-
-static void write_decision(struct daemon *daemon, const struct flow_action *action,
-                           const struct route *route)
-{
-    char text[1024];
-    size_t len = 0;
-    if (route->n_arms < 2)
-        return; /* nothing was decided */
-    for (size_t i = 0; i < route->n_arms && len < sizeof text; i++)
-        len += (size_t)snprintf(text + len, sizeof text - len, "%s%s:%lld", i > 0 ? " " : "",
-                                route->arms[i], (long long)route->after_ms[i]);
-    store_writer_decision(daemon->store, action->task, action->sub, action->attempt + 1, text);
-}
-
-/* Something to tell the flow after the actions at hand: the offer did not go out. */
-struct refusal {
-    enum flow_event_kind kind; /* 0: none */
-    char reason[256];
-};
-
-static struct refusal send_offer(struct daemon *daemon, const struct flow_action *action)
-{
-    struct refusal refusal = {0};
-    struct message meta, offer = {.type = MESSAGE_offer};
-    struct route route;
-    struct err err;
-    if (message_decode_as(&meta, MESSAGE_meta, action->meta.data, action->meta.len) != 0) {
-        meta = (struct message){.meta = {.kind = "", .role = "", .model = "", .title = ""}};
-        log_warn("subtask %s of task %s has a damaged meta record: it is offered by the default "
-                 "role",
-                 action->sub, action->task);
-    }
-    int rc = route_arms(daemon->config, &meta.meta, action->avoid, &route, &err);
-    message_release(&meta);
-    if (rc != 0) {
-        refusal.kind = rc == -ENODATA ? FLOW_EVENT_EXHAUSTED : FLOW_EVENT_UNROUTABLE;
-        snprintf(refusal.reason, sizeof refusal.reason, "%.255s", err.text);
-        return refusal;
-    }
-    offer.offer = (struct msg_offer){.task = action->task,
-                                     .sub = action->sub,
-                                     .shard = action->shard,
-                                     .priority = action->priority,
-                                     .arms = route.arms,
-                                     .n_arms = route.n_arms,
-                                     .after_ms = route.after_ms,
-                                     .n_after_ms = route.n_arms};
-    if (peer_send(daemon->peer, action->broker, &offer) != 0)
-        refusal.kind = FLOW_EVENT_UNSENT;
-    else
-        write_decision(daemon, action, &route);
-    return refusal;
-}
-
-static void withdraw(struct daemon *daemon, const struct flow_action *action)
-{
-    struct message message = {.type = MESSAGE_withdraw,
-                              .withdraw = {.task = action->task, .sub = action->sub}};
-    peer_send(daemon->peer, action->broker, &message);
-}
-
-static void cancel(struct daemon *daemon, const struct flow_action *action)
-{
-    struct message message = {.type = MESSAGE_cancel, .cancel = {.task = action->task}};
-    peer_send_all(daemon->peer, &message);
 }
 
 /* --- the queue ------------------------------------------------------------------------------- */
@@ -157,6 +87,7 @@ static void checkpoint(struct daemon *daemon, const struct flow_action *action)
 static void record(struct daemon *daemon, const struct flow_action *action)
 {
     store_writer_timing(daemon->store, action->timing);
+    daemon_hedges_record(daemon, action->timing);
 }
 
 static void rows_kept(void *ctx, int rc)
@@ -178,8 +109,8 @@ static void barrier(struct daemon *daemon, const struct flow_action *action)
 typedef void act_fn(struct daemon *daemon, const struct flow_action *action);
 
 static act_fn *const acts[] = {
-    [FLOW_WITHDRAW] = withdraw,
-    [FLOW_CANCEL] = cancel,
+    [FLOW_WITHDRAW] = daemon_withdraw,
+    [FLOW_CANCEL] = daemon_cancel,
     [FLOW_SCAN] = scan,
     [FLOW_BURY] = bury,
     [FLOW_EXPIRE] = expire,
@@ -190,6 +121,7 @@ static act_fn *const acts[] = {
     [FLOW_BARRIER] = barrier,
     [FLOW_CHECKPOINT] = checkpoint,
     [FLOW_NOTE] = daemon_note,
+    [FLOW_WAIT] = daemon_wait,
     [FLOW_PUBLISH] = daemon_publish,
 };
 
@@ -197,6 +129,7 @@ static act_fn *const acts[] = {
 struct refused {
     struct refusal refusal;
     int broker;
+    bool hedge;
     char task[65], sub[65];
 };
 
@@ -209,14 +142,16 @@ static void apply(struct daemon *daemon, const struct flow_action *actions, size
             acts[action->kind](daemon, action);
             continue;
         }
-        struct refusal refusal = send_offer(daemon, action);
-        if (refusal.kind == 0) {
-            daemon_publish(daemon, action);
+        struct refusal refusal = daemon_offer(daemon, action);
+        if (refusal.kind == DAEMON_NO_REFUSAL) {
+            if (!action->hedge) /* that is told when a worker has it */
+                daemon_publish(daemon, action);
             continue;
         }
         *ret_refused = mem_must_realloc(*ret_refused, (*ret_n_refused + 1) * sizeof **ret_refused);
         struct refused *refused = &(*ret_refused)[(*ret_n_refused)++];
-        *refused = (struct refused){.refusal = refusal, .broker = action->broker};
+        *refused =
+            (struct refused){.refusal = refusal, .broker = action->broker, .hedge = action->hedge};
         snprintf(refused->task, sizeof refused->task, "%s", action->task);
         snprintf(refused->sub, sizeof refused->sub, "%s", action->sub);
     }
@@ -234,6 +169,7 @@ void daemon_step(struct daemon *daemon, struct flow_event event)
     for (size_t i = 0; i < n_refused && daemon->flow != NULL; i++)
         daemon_step(daemon, (struct flow_event){.kind = refused[i].refusal.kind,
                                                 .broker = refused[i].broker,
+                                                .hedge = refused[i].hedge,
                                                 .task = refused[i].task,
                                                 .sub = refused[i].sub,
                                                 .text = refused[i].refusal.reason});
@@ -294,11 +230,24 @@ static void broker_said(void *ctx, int broker, const struct message *message)
         event.kind = FLOW_EVENT_TAKEN;
         event.task = message->taken.task;
         event.sub = message->taken.sub;
+        event.arm = message->taken.arm;
+        event.worker = message->taken.worker;
+        event.hedge = message->taken.hedge;
+        break;
+    case MESSAGE_decline:
+        event.kind = FLOW_EVENT_DECLINED;
+        event.task = message->decline.task;
+        event.sub = message->decline.sub;
+        event.arm = message->decline.arm;
+        event.after_ms = message->decline.after_ms;
+        event.text = message->decline.reason;
+        event.hedge = message->decline.hedge;
         break;
     case MESSAGE_unserved:
         event.kind = FLOW_EVENT_UNSERVED;
         event.task = message->unserved.task;
         event.sub = message->unserved.sub;
+        event.text = message->unserved.reason;
         break;
     case MESSAGE_window:
         event.kind = FLOW_EVENT_WINDOW;

@@ -61,6 +61,9 @@ static void lead(struct daemon *daemon)
     struct flow_options options = flow_defaults;
     struct err err;
     options.brokers = peer_brokers(daemon->peer);
+    daemon_hedges_start(daemon);
+    options.hedge_ms = daemon->pace != NULL ? daemon_hedge_ms : NULL;
+    options.hedge_ctx = daemon;
     int rc = queue_open(&daemon->follow, &daemon->loop, &daemon->config->redis, NULL, NULL, &err);
     if (rc == 0)
         rc = queue_follow(daemon->follow, daemon_queue_event, daemon, &err);

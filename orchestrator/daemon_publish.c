@@ -2,13 +2,12 @@
 #include <string.h>
 
 #include "orchestrator/daemon_state.h"
-#include "orchestrator/route.h"
 
 /* Workers publish what happens to subtasks that they run; the orchestrator the rest, and for a
  * worker that was lost. */
 static bool is_ours(const struct flow_action *action, const char *what)
 {
-    static const char *const always[] = {"ready", "offered", "unserved"};
+    static const char *const always[] = {"ready", "offered", "unserved", "hedged"};
     for (size_t i = 0; i < sizeof always / sizeof *always; i++)
         if (strcmp(always[i], what) == 0)
             return true;
@@ -38,6 +37,8 @@ static void publish_sub(struct daemon *daemon, const struct flow_action *action,
         .what = what,
         .title = known ? meta.meta.title : "",
         .role = known ? meta.meta.role : "",
+        .arm = action->arm,
+        .worker = action->worker,
         .error = action->text,
         .error_class = action->queue != NULL ? action->queue->error_class : "",
         .attempt = action->queue != NULL ? action->queue->attempt : action->attempt,
@@ -81,12 +82,29 @@ void daemon_note(struct daemon *daemon, const struct flow_action *action)
     struct route route;
     if (*action->text != '\0') {
         buf_add_str(&text, action->text);
-    } else if (message_decode_as(&meta, MESSAGE_meta, action->meta.data, action->meta.len) == 0) {
-        if (route_arms(daemon->config, &meta.meta, action->avoid, &route, NULL) == 0)
+    } else {
+        if (daemon_route(daemon, action, &meta, &route, NULL) == 0)
             route_unserved(daemon->config, &route, &text);
         message_release(&meta);
     }
     if (text.len > 0)
         queue_log_note(daemon->queue, action->task, action->sub, text.data);
     buf_release(&text);
+}
+
+/* A worker declined; unless another arm may run the subtask now, it waits. */
+void daemon_wait(struct daemon *daemon, const struct flow_action *action)
+{
+    struct message meta;
+    struct route route;
+    bool waits = daemon_route(daemon, action, &meta, &route, NULL) == 0;
+    for (size_t i = 0; waits && i < route.n_arms; i++)
+        waits = route.after_ms[i] > 0;
+    message_release(&meta);
+    if (!waits)
+        return;
+    struct flow_action publish = *action;
+    publish.what = "unserved";
+    daemon_note(daemon, action);
+    daemon_publish(daemon, &publish);
 }

@@ -8,7 +8,9 @@
 #include "common/queue.h"
 #include "orchestrator/archive.h"
 #include "orchestrator/flow.h"
+#include "orchestrator/pace.h"
 #include "orchestrator/plan.h"
+#include "orchestrator/route.h"
 #include "orchestrator/store_writer.h"
 
 #define DAEMON_NAME_SIZE 128
@@ -26,6 +28,7 @@ struct judged {
     const char *role, *model;
     bool synthesize;
     int64_t priority;
+    struct plan_overrides overrides; /* of the submitter */
 };
 
 struct daemon {
@@ -48,6 +51,8 @@ struct daemon {
     struct queue *follow;
     struct flow *flow;
     struct archive *archive;
+    struct pace *pace;           /* NULL: no role wants hedges */
+    bool reading_pace;           /* from the store, in the thread pool */
     const struct judged *judged; /* during the step that judges; else NULL */
 
     bool stopping, stopped;
@@ -70,9 +75,30 @@ void daemon_step(struct daemon *daemon, struct flow_event event);
 void daemon_queue_event(void *ctx, const struct queue_event *event);
 extern const struct peer_callbacks daemon_peer_callbacks;
 
+/* daemon_offers.c */
+/* Which arms may run the action's subtask: as route_arms(). The route borrows from meta, which is
+ * to be released in any case. */
+int daemon_route(struct daemon *daemon, const struct flow_action *action, struct message *meta,
+                 struct route *ret, struct err *err);
+/* Something to tell the flow after the actions at hand: the offer did not go out. */
+#define DAEMON_NO_REFUSAL FLOW_EVENT_QUEUE
+struct refusal {
+    enum flow_event_kind kind;
+    char reason[256];
+};
+struct refusal daemon_offer(struct daemon *daemon, const struct flow_action *action);
+void daemon_withdraw(struct daemon *daemon, const struct flow_action *action);
+void daemon_cancel(struct daemon *daemon, const struct flow_action *action);
+
+/* daemon_hedges.c */
+void daemon_hedges_start(struct daemon *daemon); /* reads what is known of the arms */
+void daemon_hedges_record(struct daemon *daemon, struct bytes timing);
+int64_t daemon_hedge_ms(void *ctx, struct bytes meta, const char *arm); /* see flow_options */
+
 /* daemon_publish.c */
 void daemon_publish(struct daemon *daemon, const struct flow_action *action);
 void daemon_note(struct daemon *daemon, const struct flow_action *action);
+void daemon_wait(struct daemon *daemon, const struct flow_action *action);
 
 /* daemon_expand.c */
 void daemon_read(struct daemon *daemon, const struct flow_action *action);

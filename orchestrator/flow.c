@@ -1,5 +1,6 @@
 #include "orchestrator/flow.h"
 
+#include <stdarg.h>
 #include <stdlib.h>
 
 #include "orchestrator/flow_state.h"
@@ -29,12 +30,21 @@ struct flow *flow_new(const struct flow_options *options)
     return flow;
 }
 
+static void free_texts(struct flow *flow)
+{
+    while (flow->n_texts > 0)
+        free(flow->texts[--flow->n_texts]);
+}
+
 void flow_free(struct flow **flow)
 {
     if (*flow == NULL)
         return;
     flow_offers_release(*flow);
+    flow_hedges_release(*flow);
     flow_expand_release(*flow);
+    free_texts(*flow);
+    free((*flow)->texts);
     free((*flow)->brokers);
     free((*flow)->actions);
     free(*flow);
@@ -49,8 +59,33 @@ struct flow_action *flow_act(struct flow *flow, enum flow_action_kind kind)
     }
     struct flow_action *action = &flow->actions[flow->n_actions++];
     *action = (struct flow_action){
-        .kind = kind, .task = "", .sub = "", .what = "", .text = "", .avoid = ""};
+        .kind = kind,
+        .task = "",
+        .sub = "",
+        .what = "",
+        .text = "",
+        .avoid = "",
+        .error_class = "",
+        .arm = "",
+        .worker = "",
+        .running = "",
+    };
     return action;
+}
+
+const char *flow_text(struct flow *flow, const char *format, ...)
+{
+    struct buf text = {0};
+    size_t len;
+    va_list args;
+    va_start(args, format);
+    buf_vprintf(&text, format, args);
+    va_end(args);
+    if (flow->n_texts == flow->cap_texts) {
+        flow->cap_texts = flow->cap_texts < 8 ? 16 : flow->cap_texts * 2;
+        flow->texts = mem_must_realloc(flow->texts, flow->cap_texts * sizeof *flow->texts);
+    }
+    return flow->texts[flow->n_texts++] = buf_take(&text, &len);
 }
 
 /* --- the outbox ------------------------------------------------------------------------------ */
@@ -81,6 +116,7 @@ static void on_ready(struct flow *flow, struct shard *shard, const struct queue_
         .priority = event->priority,
         .meta = event->meta,
         .avoid = event->avoid,
+        .error_class = event->error_class,
     };
     publish(flow, event, "ready");
     if (!flow_entry_ready(flow, event->shard, &item))
@@ -90,6 +126,7 @@ static void on_ready(struct flow *flow, struct shard *shard, const struct queue_
 static void on_done(struct flow *flow, struct shard *shard, const struct queue_event *event)
 {
     flow_entry_finished(flow, event->task, event->sub, INT64_MAX);
+    flow_hedges_finished(flow, event->task, event->sub);
     record(flow, event);
     publish(flow, event, "done");
     if (event->expands)
@@ -99,6 +136,7 @@ static void on_done(struct flow *flow, struct shard *shard, const struct queue_e
 static void on_fail(struct flow *flow, struct shard *shard, const struct queue_event *event)
 {
     flow_entry_finished(flow, event->task, event->sub, event->attempt);
+    flow_hedges_failed(flow, event->task, event->sub, event->attempt);
     record(flow, event);
     publish(flow, event, "retry");
     shard->failed_ms = flow->now_ms;
@@ -111,9 +149,17 @@ static void on_dead(struct flow *flow, struct shard *shard, const struct queue_e
     const struct entry *entry = flow_entry_find(flow, event->task, event->sub);
     bool buried = entry != NULL && entry->buried;
     flow_entry_finished(flow, event->task, event->sub, INT64_MAX);
+    flow_hedges_finished(flow, event->task, event->sub);
     record(flow, event);
     publish(flow, event, "dead");
     flow->actions[flow->n_actions - 1].alone = buried;
+}
+
+/* An attempt that another one made needless: it changes nothing, but was paid for. */
+static void on_lost(struct flow *flow, struct shard *shard, const struct queue_event *event)
+{
+    (void)shard;
+    record(flow, event);
 }
 
 static void on_submitted(struct flow *flow, struct shard *shard, const struct queue_event *event)
@@ -135,6 +181,8 @@ static void on_task(struct flow *flow, struct shard *shard, const struct queue_e
         flow_act(flow, FLOW_CANCEL)->task = event->task;
     if (event->state == TASK_CANCELLED || event->state == TASK_FAILED)
         flow_entries_drop_task(flow, event->shard, event->task);
+    if (event->state == TASK_CANCELLED || event->state == TASK_FAILED)
+        flow_hedges_drop_task(flow, event->task, event->state == TASK_CANCELLED);
 }
 
 static void on_queue(struct flow *flow, const struct flow_event *event)
@@ -144,6 +192,7 @@ static void on_queue(struct flow *flow, const struct flow_event *event)
         [QUEUE_EVENT_READY] = on_ready,         [QUEUE_EVENT_DONE] = on_done,
         [QUEUE_EVENT_FAIL] = on_fail,           [QUEUE_EVENT_DEAD] = on_dead,
         [QUEUE_EVENT_SUBMITTED] = on_submitted, [QUEUE_EVENT_TASK] = on_task,
+        [QUEUE_EVENT_LOST] = on_lost,
     };
     const struct queue_event *queue = event->queue;
     struct shard *shard = &flow->shards[queue->shard];
@@ -175,6 +224,7 @@ static void on_tick(struct flow *flow, const struct flow_event *event)
 {
     (void)event;
     flow_offers_tick(flow);
+    flow_hedges_tick(flow);
     flow_shards_tick(flow);
 }
 
@@ -194,11 +244,13 @@ const struct flow_action *flow_step(struct flow *flow, const struct flow_event *
         [FLOW_EVENT_WELCOME] = flow_broker_welcome,
         [FLOW_EVENT_LOST] = on_introduce,
         [FLOW_EVENT_TAKEN] = flow_entry_taken,
+        [FLOW_EVENT_DECLINED] = flow_entry_declined,
         [FLOW_EVENT_UNSERVED] = flow_entry_unserved,
         [FLOW_EVENT_WINDOW] = flow_broker_window,
         [FLOW_EVENT_UNSENT] = flow_entry_unsent,
         [FLOW_EVENT_UNROUTABLE] = flow_entry_unroutable,
         [FLOW_EVENT_EXHAUSTED] = flow_entry_exhausted,
+        [FLOW_EVENT_UNHEDGED] = flow_hedges_unhedged,
         [FLOW_EVENT_PLAN] = flow_expand_judged,
         [FLOW_EVENT_EXPANDED] = flow_expand_finished,
         [FLOW_EVENT_DURABLE] = on_durable,
@@ -207,6 +259,8 @@ const struct flow_action *flow_step(struct flow *flow, const struct flow_event *
     };
     flow_offers_bury(flow);
     flow_expand_bury(flow);
+    flow_hedges_bury(flow);
+    free_texts(flow);
     flow->n_actions = 0;
     flow->now_ms = event->now_ms;
     handlers[event->kind](flow, event);

@@ -25,6 +25,10 @@ struct flow_options {
     int64_t again_ms;   /* until a refused read or expand is tried again */
     size_t parked_max;  /* subtasks remembered that no worker serves, beyond the broker's window */
     size_t reserve_max; /* ready ones remembered beyond the window; the rest is read again later */
+    /* How long after it was taken by the arm a subtask is hedged: offered to other arms too.
+     * Negative: never. A table of what was measured, asked once for each TAKEN; NULL: no hedges. */
+    int64_t (*hedge_ms)(void *ctx, struct bytes meta, const char *arm);
+    void *hedge_ctx;
 };
 extern const struct flow_options flow_defaults; /* one broker */
 
@@ -34,12 +38,14 @@ enum flow_event_kind {
     FLOW_EVENT_INTRODUCE,  /* broker: it holds no offers of ours */
     FLOW_EVENT_WELCOME,    /* broker, limit: it takes that many */
     FLOW_EVENT_LOST,       /* broker */
-    FLOW_EVENT_TAKEN,      /* broker, task, sub */
-    FLOW_EVENT_UNSERVED,   /* broker, task, sub */
+    FLOW_EVENT_TAKEN,      /* broker, task, sub, arm, worker, hedge */
+    FLOW_EVENT_DECLINED,   /* broker, task, sub, arm, after_ms, text (reason), hedge */
+    FLOW_EVENT_UNSERVED,   /* broker, task, sub, text: why; "": nobody serves it */
     FLOW_EVENT_WINDOW,     /* broker, task and sub or "": refused, or there is room again */
-    FLOW_EVENT_UNSENT,     /* broker, task, sub: the offer could not be sent */
+    FLOW_EVENT_UNSENT,     /* broker, task, sub, hedge: the offer could not be sent */
     FLOW_EVENT_UNROUTABLE, /* task, sub, text: no arm may run it */
-    FLOW_EVENT_EXHAUSTED,  /* task, sub: it avoids every arm that may run it */
+    FLOW_EVENT_EXHAUSTED,  /* task, sub, text: why no arm is left that may run it */
+    FLOW_EVENT_UNHEDGED,   /* task, sub: no other arm may run it */
     FLOW_EVENT_PLAN,       /* answer to FLOW_READ: task, sub, verdict, text (complaint) */
     FLOW_EVENT_EXPANDED,   /* answer to FLOW_EXPAND: task, sub, status */
     FLOW_EVENT_DURABLE,    /* answer to FLOW_BARRIER */
@@ -59,8 +65,9 @@ struct flow_event {
     int64_t now_ms; /* monotonic */
     int broker;
     int shard;
-    int64_t limit;
-    const char *task, *sub, *text; /* never NULL where the kind has them */
+    int64_t limit, after_ms;
+    const char *task, *sub, *text, *arm, *worker; /* never NULL where the kind has them */
+    bool hedge;
     enum flow_verdict verdict;
     enum queue_status status;
     const struct queue_event *queue;
@@ -71,20 +78,21 @@ struct flow_event {
 };
 
 enum flow_action_kind {
-    FLOW_OFFER,      /* broker, shard, task, sub, priority, meta, avoid */
+    FLOW_OFFER,      /* broker, shard, task, sub, priority, meta, avoid, error_class, hedge */
     FLOW_WITHDRAW,   /* broker, task, sub */
-    FLOW_CANCEL,     /* task: to all brokers */
+    FLOW_CANCEL,     /* task, sub or "": to all brokers */
     FLOW_SCAN,       /* shard, index, offset, limit */
     FLOW_EXPIRE,     /* task, sub */
     FLOW_PROMOTE,    /* task, sub */
-    FLOW_BURY,       /* task, sub, avoid */
+    FLOW_BURY,       /* task, sub, avoid (as the queue has it), text: why */
     FLOW_READ,       /* task, sub: read the outcome of a plan node and judge it */
     FLOW_EXPAND,     /* task, sub, expand, text (complaint); follows the PLAN event at once */
     FLOW_RECORD,     /* timing: keep it */
     FLOW_BARRIER,    /* answer DURABLE once all records so far are kept, or cannot be */
     FLOW_CHECKPOINT, /* shard, id */
-    FLOW_PUBLISH,    /* task, sub, what, text, alone; meta, queue where there are */
+    FLOW_PUBLISH,    /* task, sub, what, text, alone; meta, queue, arm, worker where there are */
     FLOW_NOTE,       /* task, sub, meta, avoid, text: say why it waits ("" : nobody serves it) */
+    FLOW_WAIT,       /* the same, unless an arm may run it now */
 };
 
 enum flow_expand {
@@ -96,13 +104,17 @@ enum flow_expand {
 struct flow_action {
     enum flow_action_kind kind;
     int broker, shard;
-    const char *task, *sub, *what, *text, *avoid;
+    const char *task, *sub, *what, *text;
+    const char *avoid; /* arms, separated by spaces; `arm=ms`: for so long from now */
+    const char *error_class, *arm, *worker;
+    const char *running; /* OFFER with hedge: the arm that runs it */
     int64_t priority, attempt;
     struct bytes meta, timing;
     enum queue_index index;
     int64_t offset, limit;
     enum flow_expand expand;
     const struct queue_event *queue;
+    bool hedge; /* OFFER: beside the attempt that runs */
     bool alone; /* PUBLISH: no worker tells of it */
     char id[48];
 };
@@ -115,8 +127,10 @@ void flow_free(struct flow **flow); /* accepts NULL */
 const struct flow_action *flow_step(struct flow *flow, const struct flow_event *event,
                                     size_t *ret_count);
 
-/* For tests and statistics: offers now with brokers, and plans not yet expanded. */
+/* For tests and statistics: offers now with brokers, hedges not counted; hedges that may come, are
+ * offered or run; and plans not yet expanded. */
 size_t flow_offered(const struct flow *flow, int broker);
+size_t flow_hedges(const struct flow *flow);
 size_t flow_expanding(const struct flow *flow);
 
 #endif

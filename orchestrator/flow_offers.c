@@ -7,7 +7,9 @@
 
 #define REPEAT_MAX_MS 60000 /* between repetitions of one offer */
 #define UNPARK_BATCH 100    /* parked subtasks offered again each second */
-#define ID_MAX 64           /* bytes of a task or subtask id; what messages.def allows */
+#define NOTE_MS 10000       /* between two sentences about why one subtask waits */
+#define BACKOFF_MS 10       /* least time after a decline; doubles */
+#define BACKOFF_MAX_MS 1000
 
 void flow_offers_init(struct flow *flow)
 {
@@ -18,11 +20,17 @@ void flow_offers_init(struct flow *flow)
         TAILQ_INIT(&flow->brokers[i].offered);
 }
 
+static void entry_free(struct entry *entry)
+{
+    flow_blocks_free(&entry->blocks);
+    free(entry);
+}
+
 void flow_offers_bury(struct flow *flow)
 {
     struct entry *entry, *next;
     TAILQ_FOREACH_SAFE (entry, &flow->graveyard, by_state, next)
-        free(entry);
+        entry_free(entry);
     TAILQ_INIT(&flow->graveyard);
 }
 
@@ -32,7 +40,7 @@ void flow_offers_release(struct flow *flow)
     flow_offers_bury(flow);
     HASH_ITER (hh, flow->entries, entry, next) {
         HASH_DEL(flow->entries, entry);
-        free(entry);
+        entry_free(entry);
     }
 }
 
@@ -80,8 +88,10 @@ static void move(struct flow *flow, struct entry *entry, enum entry_state state)
     enter_state(flow, entry, state);
 }
 
-static void act_on(struct flow *flow, enum flow_action_kind kind, const struct entry *entry)
+struct flow_action *flow_entry_act(struct flow *flow, enum flow_action_kind kind,
+                                   const struct entry *entry)
 {
+    const char *avoid = flow_blocks_avoid(flow, entry->blocks, entry->avoid);
     struct flow_action *action = flow_act(flow, kind);
     action->broker = entry->broker;
     action->shard = entry->shard;
@@ -90,21 +100,18 @@ static void act_on(struct flow *flow, enum flow_action_kind kind, const struct e
     action->priority = entry->priority;
     action->attempt = entry->attempt;
     action->meta = entry->meta;
-    action->avoid = entry->avoid;
+    action->avoid = kind == FLOW_BURY ? entry->avoid : avoid;
+    action->error_class = entry->error_class;
+    return action;
 }
 
 /* --- entries --------------------------------------------------------------------------------- */
 
-struct entry_key {
-    char bytes[2 * ID_MAX + 1];
-    size_t len;
-};
-
-/* False when an id is longer than a message may carry. */
-static bool make_key(struct entry_key *key, const char *task, const char *sub)
+bool flow_key_make(struct entry_key *key, const char *task, const char *sub)
 {
-    size_t task_len = strnlen(task, ID_MAX + 1), sub_len = strnlen(sub, ID_MAX + 1);
-    if (task_len > ID_MAX || sub_len > ID_MAX)
+    size_t task_len = strnlen(task, FLOW_ID_MAX + 1);
+    size_t sub_len = strnlen(sub, FLOW_ID_MAX + 1);
+    if (task_len > FLOW_ID_MAX || sub_len > FLOW_ID_MAX)
         return false;
     memcpy(key->bytes, task, task_len + 1);
     memcpy(key->bytes + task_len + 1, sub, sub_len);
@@ -122,25 +129,30 @@ static struct entry *find(struct flow *flow, const struct entry_key *key)
 struct entry *flow_entry_find(struct flow *flow, const char *task, const char *sub)
 {
     struct entry_key key;
-    return make_key(&key, task, sub) ? find(flow, &key) : NULL;
+    return flow_key_make(&key, task, sub) ? find(flow, &key) : NULL;
 }
 
-/* One block: key, NUL, avoid, NUL, meta. Not yet in a state's list. */
+/* One block: key, NUL, avoid, NUL, error class, NUL, meta. Not yet in a state's list. */
 static struct entry *entry_new(struct flow *flow, const struct entry_key *key, int shard,
                                const struct queue_item *item)
 {
     const char *avoid = item->avoid != NULL ? item->avoid : "";
-    size_t avoid_len = strlen(avoid);
-    struct entry *entry =
-        mem_must_zalloc(sizeof *entry + key->len + 1 + avoid_len + 1 + item->meta.len);
-    char *avoid_at = entry->data + key->len + 1, *meta_at = avoid_at + avoid_len + 1;
+    const char *error_class = item->error_class != NULL ? item->error_class : "";
+    size_t avoid_len = strlen(avoid), class_len = strlen(error_class);
+    struct entry *entry = mem_must_zalloc(sizeof *entry + key->len + 1 + avoid_len + 1 + class_len +
+                                          1 + item->meta.len);
+    char *avoid_at = entry->data + key->len + 1, *class_at = avoid_at + avoid_len + 1;
+    char *meta_at = class_at + class_len + 1;
     memcpy(entry->data, key->bytes, key->len);
     memcpy(avoid_at, avoid, avoid_len);
+    memcpy(class_at, error_class, class_len);
     if (item->meta.len > 0)
         memcpy(meta_at, item->meta.data, item->meta.len);
     entry->task = entry->data;
     entry->sub = entry->data + strlen(entry->data) + 1;
     entry->avoid = avoid_at;
+    entry->error_class = class_at;
+    entry->blocks = flow_blocks_parse(avoid, flow->now_ms);
     entry->meta = (struct bytes){meta_at, item->meta.len};
     entry->shard = shard;
     entry->attempt = item->attempt;
@@ -154,7 +166,7 @@ static struct entry *entry_new(struct flow *flow, const struct entry_key *key, i
 void flow_entry_remove(struct flow *flow, struct entry *entry, bool withdraw)
 {
     if (withdraw && entry->state == ENTRY_OFFERED)
-        act_on(flow, FLOW_WITHDRAW, entry);
+        flow_entry_act(flow, FLOW_WITHDRAW, entry);
     leave_state(flow, entry);
     TAILQ_REMOVE(&flow->shards[entry->shard].entries, entry, by_shard);
     HASH_DEL(flow->entries, entry);
@@ -165,9 +177,8 @@ void flow_entry_remove(struct flow *flow, struct entry *entry, bool withdraw)
 
 static size_t room_of(const struct flow_broker *broker)
 {
-    return broker->up && !broker->full && broker->n_offered < broker->limit
-               ? broker->limit - broker->n_offered
-               : 0;
+    size_t used = broker->n_offered + broker->n_hedges;
+    return broker->up && !broker->full && used < broker->limit ? broker->limit - used : 0;
 }
 
 size_t flow_room(const struct flow *flow)
@@ -186,9 +197,7 @@ bool flow_any_broker(const struct flow *flow)
     return false;
 }
 
-/* The broker for a subtask: by its hash, so that its offers meet; the next one with room when that
- * one has none. -1: none has. */
-static int choose_broker(const struct flow *flow, unsigned hash)
+int flow_choose_broker(const struct flow *flow, unsigned hash)
 {
     int count = flow->options.brokers;
     for (int i = 0; i < count; i++) {
@@ -205,13 +214,13 @@ static void offer(struct flow *flow, struct entry *entry, int broker)
     entry->repeat_ms = flow->options.reoffer_ms;
     entry->unserved = false;
     enter_state(flow, entry, ENTRY_OFFERED);
-    act_on(flow, FLOW_OFFER, entry);
+    flow_entry_act(flow, FLOW_OFFER, entry);
 }
 
 /* Offers an entry of another state again, if there is room. */
 static bool offer_again(struct flow *flow, struct entry *entry)
 {
-    int broker = choose_broker(flow, entry->hh.hashv);
+    int broker = flow_choose_broker(flow, entry->hh.hashv);
     if (broker < 0)
         return false;
     leave_state(flow, entry);
@@ -234,13 +243,13 @@ static void repeat_if_due(struct flow *flow, struct entry *entry)
         return;
     entry->since_ms = flow->now_ms;
     entry->repeat_ms = entry->repeat_ms < REPEAT_MAX_MS / 2 ? entry->repeat_ms * 2 : REPEAT_MAX_MS;
-    act_on(flow, FLOW_OFFER, entry);
+    flow_entry_act(flow, FLOW_OFFER, entry);
 }
 
 bool flow_entry_ready(struct flow *flow, int shard, const struct queue_item *item)
 {
     struct entry_key key;
-    if (!make_key(&key, item->task, item->sub))
+    if (!flow_key_make(&key, item->task, item->sub))
         return true; /* no message can carry it */
     struct entry *entry = find(flow, &key);
     if (entry != NULL && item->attempt <= entry->attempt) {
@@ -253,10 +262,11 @@ bool flow_entry_ready(struct flow *flow, int shard, const struct queue_item *ite
     bool room = flow_room(flow) > 0;
     if (!room && (!flow_any_broker(flow) || flow->n_waiting >= flow->options.reserve_max))
         return false;
+    flow_hedges_forget(flow, item->task, item->sub); /* nobody runs it */
     entry = entry_new(flow, &key, shard, item);
     entry->scan = flow->shards[shard].scan;
     if (room)
-        offer(flow, entry, choose_broker(flow, entry->hh.hashv));
+        offer(flow, entry, flow_choose_broker(flow, entry->hh.hashv));
     else
         enter_state(flow, entry, ENTRY_WAITING);
     return true;
@@ -292,12 +302,15 @@ void flow_entry_taken(struct flow *flow, const struct flow_event *event)
 {
     struct entry *entry = flow_entry_find(flow, event->task, event->sub);
     flow->brokers[event->broker].full = false;
-    if (entry == NULL || entry->state == ENTRY_TAKEN)
+    if (event->hedge)
+        flow_hedges_taken(flow, event);
+    if (event->hedge || entry == NULL || entry->state == ENTRY_TAKEN)
         return;
     if (entry->state == ENTRY_OFFERED && entry->broker != event->broker)
-        act_on(flow, FLOW_WITHDRAW, entry);
+        flow_entry_act(flow, FLOW_WITHDRAW, entry);
     bool was_unserved = entry->unserved;
     move(flow, entry, ENTRY_TAKEN);
+    flow_hedges_watch(flow, entry, event->arm);
     flow->shards[entry->shard].active_ms = flow->now_ms;
     if (was_unserved) { /* someone serves it after all: others that wait may follow */
         entry->unserved = false;
@@ -306,16 +319,63 @@ void flow_entry_taken(struct flow *flow, const struct flow_event *event)
     offer_waiting(flow);
 }
 
+/* Why a subtask waits is said once, and what may have changed meanwhile now and then. */
+static bool may_note(struct flow *flow, struct entry *entry, const char *text)
+{
+    if (entry->noted && (*text == '\0' || flow->now_ms - entry->noted_ms < NOTE_MS))
+        return false;
+    entry->noted = true;
+    entry->noted_ms = flow->now_ms;
+    return true;
+}
+
 static void note(struct flow *flow, struct entry *entry, const char *text)
 {
-    if (entry->noted)
+    if (!may_note(flow, entry, text))
         return;
-    entry->noted = true;
-    act_on(flow, FLOW_NOTE, entry);
-    flow->actions[flow->n_actions - 1].text = text;
-    act_on(flow, FLOW_PUBLISH, entry);
-    flow->actions[flow->n_actions - 1].what = "unserved";
-    flow->actions[flow->n_actions - 1].text = text;
+    flow_entry_act(flow, FLOW_NOTE, entry)->text = text;
+    struct flow_action *publish = flow_entry_act(flow, FLOW_PUBLISH, entry);
+    publish->what = "unserved";
+    publish->text = text;
+}
+
+static const char *duration(struct flow *flow, int64_t ms)
+{
+    if (ms < 120 * 1000)
+        return flow_text(flow, "%lld s", (long long)((ms + 999) / 1000));
+    if (ms < 120 * 60 * 1000)
+        return flow_text(flow, "%lld min", (long long)((ms + 59999) / 60000));
+    return flow_text(flow, "%lld h", (long long)((ms + 3599999) / 3600000));
+}
+
+static void note_decline(struct flow *flow, struct entry *entry, const struct flow_event *event,
+                         int64_t after_ms)
+{
+    const char *text = flow_text(flow, "waits %s for %s%s%s", duration(flow, after_ms), event->arm,
+                                 *event->text != '\0' ? ": " : "", event->text);
+    if (after_ms >= 1000 && may_note(flow, entry, text))
+        flow_entry_act(flow, FLOW_WAIT, entry)->text = text;
+}
+
+/* Nobody has claimed it: another arm may run it at once, this one after a while. */
+void flow_entry_declined(struct flow *flow, const struct flow_event *event)
+{
+    struct entry *entry = flow_entry_find(flow, event->task, event->sub);
+    if (event->hedge)
+        flow_hedges_declined(flow, event);
+    if (event->hedge || entry == NULL || entry->buried)
+        return;
+    flow_hedges_forget(flow, event->task, event->sub);
+    int64_t least_ms = BACKOFF_MS << (entry->declines < 7 ? entry->declines : 7);
+    least_ms = least_ms < BACKOFF_MAX_MS ? least_ms : BACKOFF_MAX_MS;
+    int64_t after_ms = event->after_ms > least_ms ? event->after_ms : least_ms;
+    entry->declines++;
+    flow_blocks_add(&entry->blocks, event->arm, flow->now_ms + after_ms);
+    note_decline(flow, entry, event, after_ms);
+    if (entry->state == ENTRY_OFFERED)
+        flow_entry_act(flow, FLOW_OFFER, entry); /* it is offered again already: not to that arm */
+    else if (entry->state == ENTRY_TAKEN && !offer_again(flow, entry))
+        move(flow, entry, ENTRY_WAITING);
 }
 
 /* Those that nobody serves may fill half of a broker's window, not more: the rest is for those that
@@ -329,7 +389,7 @@ void flow_entry_unserved(struct flow *flow, const struct flow_event *event)
     if (!entry->unserved)
         broker->n_unserved++;
     entry->unserved = true;
-    note(flow, entry, "");
+    note(flow, entry, event->text);
     if (broker->n_unserved <= broker->limit / 2)
         return;
     bool remember = flow->n_parked < flow->options.parked_max;
@@ -338,7 +398,7 @@ void flow_entry_unserved(struct flow *flow, const struct flow_event *event)
         flow_entry_remove(flow, entry, true);
         return;
     }
-    act_on(flow, FLOW_WITHDRAW, entry);
+    flow_entry_act(flow, FLOW_WITHDRAW, entry);
     move(flow, entry, ENTRY_PARKED);
 }
 
@@ -347,7 +407,11 @@ void flow_entry_unsent(struct flow *flow, const struct flow_event *event)
 {
     struct entry *entry = flow_entry_find(flow, event->task, event->sub);
     flow->brokers[event->broker].full = true;
-    if (entry != NULL && entry->state == ENTRY_OFFERED && entry->broker == event->broker)
+    if ((event->hedge || entry == NULL || entry->state != ENTRY_OFFERED) &&
+        flow_hedges_unsent(flow, event))
+        return;
+    if (!event->hedge && entry != NULL && entry->state == ENTRY_OFFERED &&
+        entry->broker == event->broker)
         move(flow, entry, ENTRY_WAITING);
 }
 
@@ -369,7 +433,8 @@ void flow_entry_exhausted(struct flow *flow, const struct flow_event *event)
     struct entry *entry = flow_entry_find(flow, event->task, event->sub);
     if (entry == NULL)
         return;
-    act_on(flow, FLOW_BURY, entry);
+    note(flow, entry, event->text);
+    flow_entry_act(flow, FLOW_BURY, entry)->text = event->text;
     entry->buried = true;
     move(flow, entry, ENTRY_TAKEN);
 }
@@ -381,6 +446,7 @@ void flow_broker_gone(struct flow *flow, int index)
     struct flow_broker *broker = &flow->brokers[index];
     struct entry *entry;
     broker->up = broker->full = false;
+    flow_hedges_broker_gone(flow, index);
     while ((entry = TAILQ_FIRST(&broker->offered)) != NULL)
         move(flow, entry, ENTRY_WAITING);
     offer_waiting(flow);

@@ -16,6 +16,13 @@ enum entry_state {
     ENTRY_STATE_COUNT
 };
 
+#define FLOW_ID_MAX 64 /* bytes of a task or subtask id; what messages.def allows */
+
+struct entry_key { /* task NUL sub */
+    char bytes[2 * FLOW_ID_MAX + 1];
+    size_t len;
+};
+
 struct entry {
     UT_hash_handle hh; /* by key: task NUL sub */
     TAILQ_ENTRY(entry) by_shard;
@@ -23,14 +30,44 @@ struct entry {
     enum entry_state state;
     int broker, shard;
     bool noted, unserved, buried;
+    int declines;
+    struct blocks *blocks; /* NULL: none */
     int64_t attempt, priority;
-    int64_t created_ms, since_ms, repeat_ms;
+    int64_t created_ms, since_ms, repeat_ms, noted_ms;
     uint64_t scan; /* the last full scan of the shard that had it */
     struct bytes meta;
-    const char *task, *sub, *avoid; /* inside of data */
+    const char *task, *sub, *avoid, *error_class; /* inside of data */
     char data[];
 };
 TAILQ_HEAD(entry_list, entry);
+
+/* Arms that must not run a subtask before a time, by what the queue and the workers said. */
+#define BLOCKS_MAX 8
+struct block {
+    int64_t until_ms;
+    char *arm;
+};
+struct blocks {
+    size_t n;
+    struct block items[BLOCKS_MAX];
+};
+
+enum hedge_state {
+    HEDGE_LATER,   /* offered at due_ms, unless the subtask is finished before */
+    HEDGE_OFFERED, /* with a broker, counted against its window */
+    HEDGE_RUNS,    /* beside the attempt that was there first */
+};
+
+/* A subtask that runs and whose role wants a second attempt when the first takes long. */
+struct hedge {
+    UT_hash_handle hh; /* by key */
+    enum hedge_state state;
+    int broker, shard;
+    int64_t attempt, priority, taken_ms, due_ms;
+    struct bytes meta;
+    const char *task, *sub, *avoid, *arm; /* inside of data */
+    char data[];
+};
 
 struct stream_id {
     uint64_t ms, seq;
@@ -75,7 +112,7 @@ struct shard {
 
 struct flow_broker {
     struct entry_list offered;
-    size_t n_offered, n_unserved, limit;
+    size_t n_offered, n_hedges, n_unserved, limit;
     bool up, full;
 };
 
@@ -87,6 +124,9 @@ struct flow {
     size_t n_parked, n_waiting;
     struct entry_list graveyard; /* freed at the next step: actions may point to them */
     struct expansion_list done;  /* likewise */
+    char **texts;                /* likewise */
+    size_t n_texts, cap_texts;
+    struct hedge *hedges, *dead_hedges; /* the latter: freed at the next step */
     struct shard shards[SHARD_COUNT];
     struct flow_broker *brokers;
     size_t n_more;  /* shards with more */
@@ -100,12 +140,22 @@ struct flow {
 
 /* flow.c */
 struct flow_action *flow_act(struct flow *flow, enum flow_action_kind kind);
+/* A text that lives until the next step. */
+const char *flow_text(struct flow *flow, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* flow_offers.c: entries and brokers */
 void flow_offers_init(struct flow *flow);
 void flow_offers_release(struct flow *flow);
 void flow_offers_bury(struct flow *flow);
 struct entry *flow_entry_find(struct flow *flow, const char *task, const char *sub);
+/* False when an id is longer than a message may carry. */
+bool flow_key_make(struct entry_key *key, const char *task, const char *sub);
+struct flow_action *flow_entry_act(struct flow *flow, enum flow_action_kind kind,
+                                   const struct entry *entry);
+/* The broker for a subtask: by its hash, so that its offers meet; the next one with room when that
+ * one has none. -1: none has. */
+int flow_choose_broker(const struct flow *flow, unsigned hash);
 /* A subtask is ready, as an event or a scan says: offers it unless it is known. False when there
  * is no room. */
 bool flow_entry_ready(struct flow *flow, int shard, const struct queue_item *item);
@@ -113,6 +163,7 @@ void flow_entry_remove(struct flow *flow, struct entry *entry, bool withdraw);
 void flow_entry_finished(struct flow *flow, const char *task, const char *sub, int64_t attempt);
 void flow_entries_drop_task(struct flow *flow, int shard, const char *task);
 void flow_entry_taken(struct flow *flow, const struct flow_event *event);
+void flow_entry_declined(struct flow *flow, const struct flow_event *event);
 void flow_entry_unserved(struct flow *flow, const struct flow_event *event);
 void flow_entry_unsent(struct flow *flow, const struct flow_event *event);
 void flow_entry_unroutable(struct flow *flow, const struct flow_event *event);
@@ -123,6 +174,36 @@ void flow_broker_window(struct flow *flow, const struct flow_event *event);
 void flow_offers_tick(struct flow *flow);
 size_t flow_room(const struct flow *flow);
 bool flow_any_broker(const struct flow *flow);
+
+/* flow_blocks.c: arms that must wait */
+/* The words `arm=ms` of what a subtask avoids, from now; NULL: none. */
+struct blocks *flow_blocks_parse(const char *avoid, int64_t now_ms);
+void flow_blocks_add(struct blocks **blocks, const char *arm, int64_t until_ms);
+void flow_blocks_free(struct blocks **blocks); /* accepts NULL */
+/* What it avoids now: the plain words of `avoid`, and `arm=ms` with the ms that are left. Lives as
+ * long as the entry or until the next step, whichever is shorter. */
+const char *flow_blocks_avoid(struct flow *flow, const struct blocks *blocks, const char *avoid);
+
+/* flow_hedges.c: second attempts */
+/* The entry was taken by the arm. */
+void flow_hedges_watch(struct flow *flow, const struct entry *entry, const char *arm);
+void flow_hedges_taken(struct flow *flow, const struct flow_event *event);
+void flow_hedges_declined(struct flow *flow, const struct flow_event *event);
+/* The broker did not take the offer: later again. False: no hedge of that subtask is with it. */
+bool flow_hedges_unsent(struct flow *flow, const struct flow_event *event);
+void flow_hedges_unhedged(struct flow *flow, const struct flow_event *event);
+/* It is not running any more, or is offered as ready again: without a hedge. */
+void flow_hedges_forget(struct flow *flow, const char *task, const char *sub);
+/* An attempt ended; the number is of one that is over. */
+void flow_hedges_failed(struct flow *flow, const char *task, const char *sub, int64_t attempt);
+/* One attempt won: the other one is to stop. */
+void flow_hedges_finished(struct flow *flow, const char *task, const char *sub);
+/* No subtask of the task is hedged any more; `running`: nor are those that run already. */
+void flow_hedges_drop_task(struct flow *flow, const char *task, bool running);
+void flow_hedges_broker_gone(struct flow *flow, int broker);
+void flow_hedges_tick(struct flow *flow);
+void flow_hedges_bury(struct flow *flow);
+void flow_hedges_release(struct flow *flow);
 
 /* flow_shards.c: scans, checkpoints */
 void flow_shards_init(struct flow *flow);

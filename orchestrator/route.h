@@ -13,18 +13,39 @@
 #define ROUTE_MAX 64 /* arms of an offer; what messages.def allows */
 
 struct route {
-    const char *arms[ROUTE_MAX]; /* model aliases, any place; borrowed from the config */
+    /* Model aliases, any place, borrowed from the config; or the arm asked for, from the meta. */
+    const char *arms[ROUTE_MAX];
     int64_t after_ms[ROUTE_MAX];
     size_t n_arms;
 };
 
-/* An explicit model, else the models of the role in its order (all models when it names none).
- * Offline leaves only local ones. What follows a local arm waits the role's spill_ms for it. A
- * model of which an arm is in `avoid` (arms, separated by spaces) is left out, unless only such
- * ones remain that other workers serve at other places. -ENOENT with the reason when nothing may
- * run it; -ENODATA when something might, but all of that is avoided. */
-int route_arms(const struct config *config, const struct msg_meta *meta, const char *avoid,
-               struct route *ret, struct err *err);
+struct route_ask {
+    const struct msg_meta *meta;
+    /* Arms that it avoids, separated by spaces; `arm=ms` only for so long from now. NULL: none */
+    const char *avoid;
+    const char *error_class; /* of its last failure; NULL or "": none */
+    const char *running;     /* a hedge of what this arm runs; NULL or "": it is none */
+    int64_t wall_ms;         /* by which prices count */
+};
+
+/* Candidates are the model asked for, or the arm; else the models of the role in its order; else,
+ * when it names none, all: local ones first, then by price, those without a known one last.
+ *
+ * Left out are: models without a tag that the role asks for; those that are not local when the task
+ * or the config is offline; those that don't make embeddings, for kind `embed`; those whose window
+ * is known to be too small, while others remain; for a hedge the model that runs. After a failure
+ * of class context_too_long only models with a larger window than the one that failed remain (0,
+ * unknown, counts as larger).
+ *
+ * A model of which an arm is avoided is left out, unless only such ones remain that other workers
+ * serve at other places. One of which an arm is avoided for some ms stays a candidate that may be
+ * used only then; it stands in front, where a broker never uses it before. What follows a local arm
+ * that may be used waits the role's spill_ms for it.
+ *
+ * -ENOENT with the reason when nothing may run it; -ENODATA with the reason when something might,
+ * but all of that is avoided, runs already or has too small a window. */
+int route_arms(const struct config *config, const struct route_ask *ask, struct route *ret,
+               struct err *err);
 
 /* Appends why the subtask waits when no worker serves any of these arms, and what to start. */
 void route_unserved(const struct config *config, const struct route *route, struct buf *out);

@@ -15,7 +15,7 @@ struct values {
 struct collected {
     UT_hash_handle hh;
     char *arm;
-    int64_t calls, done, failed, prompt_tokens, output_tokens;
+    int64_t calls, done, failed, cancelled, cached, prompt_tokens, output_tokens;
     double cost_usd;
     struct values queue_ms, ttft_ms, total_ms;
     double prefill_tokens, prefill_ms, decode_tokens, decode_ms;
@@ -92,9 +92,15 @@ void stats_add(struct stats *stats, const struct msg_timing *attempt)
 {
     struct collected *arm = collected_of(stats, attempt->arm);
     bool done = strcmp(attempt->result, "done") == 0;
+    bool failed = strcmp(attempt->result, "failed") == 0;
+    if (attempt->cached) {
+        arm->cached++;
+        return;
+    }
     arm->calls++;
     arm->done += done;
-    arm->failed += strcmp(attempt->result, "failed") == 0;
+    arm->failed += failed;
+    arm->cancelled += !done && !failed;
     add_value(&arm->queue_ms, attempt->queue_ms);
     if (attempt->cost_usd > 0)
         arm->cost_usd += attempt->cost_usd;
@@ -164,6 +170,8 @@ const struct stats_arm *stats_arms(struct stats *stats, size_t *ret_count)
             .calls = arm->calls,
             .done = arm->done,
             .failed = arm->failed,
+            .cancelled = arm->cancelled,
+            .cached = arm->cached,
             .success = judged > 0 ? (double)arm->done / (double)judged : -1,
             .queue_ms = spread_of(&arm->queue_ms),
             .ttft_ms = spread_of(&arm->ttft_ms),

@@ -13,8 +13,11 @@ struct stats_spread {
 
 struct stats_arm {
     const char *arm; /* lives as long as the stats */
-    int64_t calls;   /* attempts, whatever became of them */
+    int64_t calls;   /* attempts, whatever became of them; not what the response cache had */
     int64_t done, failed;
+    int64_t
+        cancelled;  /* by people, or because another attempt was faster: they cost all the same */
+    int64_t cached; /* answers that the response cache had; nothing else counts them */
     double success, success_low, success_high; /* done of done + failed, 95% interval; -1: none */
     struct stats_spread queue_ms, ttft_ms, total_ms;
     double prefill_tps, decode_tps; /* tokens a second over all calls; -1: not measured */

@@ -12,8 +12,9 @@
 
 /* The version is PRAGMA user_version. To change a table: raise it, and add the statements that lead
  * from the version before to the end of `migrations`. New fields of the message `timing` need
- * nothing: their columns are added when the store is opened. */
-#define STORE_VERSION 1
+ * nothing, unless 0 is not what an older program would have written: their columns are added when
+ * the store is opened, between the two statements of a migration. */
+#define STORE_VERSION 2
 #define BUSY_MS 5000
 
 #define COLUMN_STR "TEXT NOT NULL DEFAULT ''"
@@ -31,20 +32,34 @@ static const struct {
 };
 #define N_COLUMNS (sizeof columns / sizeof *columns)
 
-static const char *const migrations[STORE_VERSION] = {
-    "CREATE TABLE attempts (task TEXT NOT NULL, sub TEXT NOT NULL, attempt INTEGER NOT NULL,"
-    " UNIQUE (task, sub, attempt));"
-    "CREATE TABLE decisions (task TEXT NOT NULL, sub TEXT NOT NULL, attempt INTEGER NOT NULL,"
-    " time_ms INTEGER NOT NULL, candidates TEXT NOT NULL, PRIMARY KEY (task, sub, attempt))"
-    " WITHOUT ROWID;"
-    "CREATE TABLE archive (task TEXT PRIMARY KEY, state TEXT NOT NULL, title TEXT NOT NULL,"
-    " created_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL, json TEXT NOT NULL);"
-    "CREATE INDEX archive_created ON archive (created_ms);",
+static const struct {
+    const char *before, *after; /* the columns of `attempts` are complete */
+} migrations[STORE_VERSION] = {
+    {"CREATE TABLE attempts (task TEXT NOT NULL, sub TEXT NOT NULL, attempt INTEGER NOT NULL,"
+     " UNIQUE (task, sub, attempt));"
+     "CREATE TABLE decisions (task TEXT NOT NULL, sub TEXT NOT NULL, attempt INTEGER NOT NULL,"
+     " time_ms INTEGER NOT NULL, candidates TEXT NOT NULL, PRIMARY KEY (task, sub, attempt))"
+     " WITHOUT ROWID;"
+     "CREATE TABLE archive (task TEXT PRIMARY KEY, state TEXT NOT NULL, title TEXT NOT NULL,"
+     " created_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL, json TEXT NOT NULL);"
+     "CREATE INDEX archive_created ON archive (created_ms);",
+     ""},
+    {"", "UPDATE attempts SET cache_write_tokens = -1, search_ms = -1, cost_known = cost_usd > 0"},
+};
+
+/* Fields that read otherwise than 0 when the file is older than they are. */
+static const struct {
+    const char *name, *value;
+} absent[] = {
+    {"cache_write_tokens", "-1"},
+    {"search_ms", "-1"},
+    {"cost_known", "cost_usd > 0"},
 };
 
 struct store {
     sqlite3 *db;
     char *path;
+    bool has_column[N_COLUMNS]; /* of `attempts`, when it was opened */
     sqlite3_stmt *add_attempt, *add_decision, *add_task;
 };
 
@@ -140,48 +155,72 @@ static int check_version(const struct store *store, int *ret, struct err *err)
     return rc;
 }
 
-/* Several processes may open a new store at once: the version is read again within the lock. */
-static int migrate(const struct store *store, struct err *err)
+static int read_columns(struct store *store, struct err *err)
 {
-    int version;
-    int rc = check_version(store, &version, err);
-    if (rc != 0 || version == STORE_VERSION)
-        return rc;
-    rc = run(store, "BEGIN IMMEDIATE", err);
-    if (rc == 0)
-        rc = check_version(store, &version, err);
-    for (; rc == 0 && version < STORE_VERSION; version++)
-        rc = run(store, migrations[version], err);
-    char sql[64];
-    snprintf(sql, sizeof sql, "PRAGMA user_version = %d; COMMIT", STORE_VERSION);
-    if (rc == 0)
-        rc = run(store, sql, err);
-    if (rc != 0)
-        sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
-    return rc;
-}
-
-static int add_columns(const struct store *store, struct err *err)
-{
-    bool exists[N_COLUMNS] = {false};
     sqlite3_stmt *statement = NULL;
     int rc = prepare(store, &statement, "SELECT name FROM pragma_table_info('attempts')", err);
     while (rc == 0 && sqlite3_step(statement) == SQLITE_ROW)
         for (size_t i = 0; i < N_COLUMNS; i++)
             if (strcmp(columns[i].name, (const char *)sqlite3_column_text(statement, 0)) == 0)
-                exists[i] = true;
+                store->has_column[i] = true;
     sqlite3_finalize(statement);
+    return rc;
+}
+
+static int add_columns(struct store *store, struct err *err)
+{
+    int rc = read_columns(store, err);
     for (size_t i = 0; i < N_COLUMNS && rc == 0; i++) {
         char sql[256];
         snprintf(sql, sizeof sql, "ALTER TABLE attempts ADD COLUMN %s %s", columns[i].name,
                  columns[i].type);
-        if (!exists[i] && (rc = run(store, sql, err)) != 0 &&
-            strstr(sqlite3_errmsg(store->db), "duplicate column") != NULL)
-            rc = 0; /* another process was faster */
+        if (!store->has_column[i])
+            rc = run(store, sql, err);
+        store->has_column[i] = true;
     }
     if (rc == 0)
         rc =
             run(store, "CREATE INDEX IF NOT EXISTS attempts_started ON attempts (started_ms)", err);
+    return rc;
+}
+
+/* Several processes may open a new store at once: the version is read again within the lock. */
+static int migrate_locked(struct store *store, struct err *err)
+{
+    int from;
+    int rc = check_version(store, &from, err);
+    for (int version = from; rc == 0 && version < STORE_VERSION; version++)
+        rc = run(store, migrations[version].before, err);
+    if (rc == 0)
+        rc = add_columns(store, err);
+    for (int version = from; rc == 0 && version < STORE_VERSION; version++)
+        rc = run(store, migrations[version].after, err);
+    char sql[64];
+    snprintf(sql, sizeof sql, "PRAGMA user_version = %d; COMMIT", STORE_VERSION);
+    return rc == 0 ? run(store, sql, err) : rc;
+}
+
+static bool is_complete(const struct store *store)
+{
+    for (size_t i = 0; i < N_COLUMNS; i++)
+        if (!store->has_column[i])
+            return false;
+    return true;
+}
+
+static int migrate(struct store *store, struct err *err)
+{
+    int version;
+    int rc = check_version(store, &version, err);
+    if (rc == 0)
+        rc = read_columns(store, err);
+    if (rc != 0 || (version == STORE_VERSION && is_complete(store)))
+        return rc;
+    rc = run(store, "BEGIN IMMEDIATE", err);
+    if (rc == 0)
+        rc = migrate_locked(store, err);
+    if (rc != 0)
+        sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
     return rc;
 }
 
@@ -219,8 +258,6 @@ int store_open(struct store **ret, const char *path, struct err *err)
     if (rc == 0)
         rc = migrate(store, err);
     if (rc == 0)
-        rc = add_columns(store, err);
-    if (rc == 0)
         rc = prepare_inserts(store, err);
     if (rc == 0)
         *ret = store;
@@ -245,6 +282,8 @@ int store_open_read(struct store **ret, const char *path, struct err *err)
         rc = check_version(store, &version, err);
     if (rc == 0 && version == 0)
         rc = err_set(err, -ENOENT, "profile store %s: it is empty", path);
+    if (rc == 0)
+        rc = read_columns(store, err);
     if (rc == 0)
         *ret = store;
     else
@@ -436,13 +475,25 @@ int store_task_list(struct store *store, int64_t limit, store_task_fn *fn, void 
 #define READ_F64(name) attempt.name = sqlite3_column_double(statement, at++);
 #define READ_BOOL(name) attempt.name = sqlite3_column_int(statement, at++) != 0;
 
+/* What stands for the column in a SELECT. */
+static const char *column_expression(const struct store *store, size_t column)
+{
+    if (store->has_column[column])
+        return columns[column].name;
+    for (size_t i = 0; i < sizeof absent / sizeof *absent; i++)
+        if (strcmp(absent[i].name, columns[column].name) == 0)
+            return absent[i].value;
+    return strcmp(columns[column].type, COLUMN_STR) == 0 ? "''" : "0";
+}
+
 int store_attempts(struct store *store, int64_t since_ms, const char *role, store_attempt_fn *fn,
                    void *ctx, struct err *err)
 {
     char sql[2048] = "SELECT ";
     for (size_t i = 0; i < N_COLUMNS; i++) {
         size_t len = strlen(sql);
-        snprintf(sql + len, sizeof sql - len, "%s%s", i > 0 ? "," : "", columns[i].name);
+        snprintf(sql + len, sizeof sql - len, "%s%s", i > 0 ? "," : "",
+                 column_expression(store, i));
     }
     strcat(sql, " FROM attempts WHERE started_ms >= ?1 AND (?2 = '' OR role = ?2)");
     sqlite3_stmt *statement = NULL;
@@ -458,6 +509,46 @@ int store_attempts(struct store *store, int64_t since_ms, const char *role, stor
 #define F(kind, name, limit, text) READ_##kind(name)
         TIMING_FIELDS(F)
 #undef F
+        fn(ctx, &attempt);
+    }
+    if (code != SQLITE_DONE)
+        rc = fail(store, code, err);
+    sqlite3_finalize(statement);
+    return rc;
+}
+
+static const char *expression_of(const struct store *store, const char *name)
+{
+    for (size_t i = 0; i < N_COLUMNS; i++)
+        if (strcmp(columns[i].name, name) == 0)
+            return column_expression(store, i);
+    return "0";
+}
+
+int store_answers(struct store *store, int64_t since_ms, int64_t limit, store_attempt_fn *fn,
+                  void *ctx, struct err *err)
+{
+    char sql[512];
+    sqlite3_stmt *statement = NULL;
+    snprintf(sql, sizeof sql,
+             "SELECT role, arm, result, started_ms, total_ms FROM (SELECT * FROM attempts "
+             "WHERE started_ms >= ? AND result = 'done' AND NOT %s "
+             "ORDER BY started_ms DESC LIMIT ?) ORDER BY started_ms",
+             expression_of(store, "cached"));
+    int rc = prepare(store, &statement, sql, err);
+    if (rc != 0)
+        return rc;
+    sqlite3_bind_int64(statement, 1, since_ms);
+    sqlite3_bind_int64(statement, 2, limit);
+    int code;
+    while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
+        struct msg_timing attempt = {
+            .role = column_str(statement, 0),
+            .arm = column_str(statement, 1),
+            .result = column_str(statement, 2),
+            .started_ms = sqlite3_column_int64(statement, 3),
+            .total_ms = sqlite3_column_double(statement, 4),
+        };
         fn(ctx, &attempt);
     }
     if (code != SQLITE_DONE)

@@ -67,8 +67,13 @@ int store_task_list(struct store *store, int64_t limit, store_task_fn *fn, void 
                     struct err *err);
 
 typedef void store_attempt_fn(void *ctx, const struct msg_timing *attempt);
-/* Attempts since a time (wall clock, ms), of one role or all (NULL). */
+/* Attempts since a time (wall clock, ms), of one role or all (NULL). Fields that an older program
+ * did not keep read as it would have written them. */
 int store_attempts(struct store *store, int64_t since_ms, const char *role, store_attempt_fn *fn,
                    void *ctx, struct err *err);
+/* How long answers took since a time: role, arm, result, started_ms and total_ms of calls that were
+ * answered, and not by the response cache; the last `limit` of them, oldest first. */
+int store_answers(struct store *store, int64_t since_ms, int64_t limit, store_attempt_fn *fn,
+                  void *ctx, struct err *err);
 
 #endif

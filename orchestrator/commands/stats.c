@@ -51,11 +51,12 @@ static json_t *spread_json(const struct stats_spread *spread)
 static json_t *arm_json(const struct stats_arm *arm)
 {
     return json_pack(
-        "{s:o, s:I, s:I, s:I, s:o, s:[o, o], s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:f}", "arm",
-        task_json_text(arm->arm, strlen(arm->arm)), "calls", (json_int_t)arm->calls, "done",
-        (json_int_t)arm->done, "failed", (json_int_t)arm->failed, "success", number(arm->success),
-        "success_95", number(arm->success_low), number(arm->success_high), "queue_ms",
-        spread_json(&arm->queue_ms), "ttft_ms", spread_json(&arm->ttft_ms), "total_ms",
+        "{s:o, s:I, s:I, s:I, s:I, s:I, s:o, s:[o, o], s:o, s:o, s:o, s:o, s:o, s:I, s:I, s:f}",
+        "arm", task_json_text(arm->arm, strlen(arm->arm)), "calls", (json_int_t)arm->calls, "done",
+        (json_int_t)arm->done, "failed", (json_int_t)arm->failed, "cancelled",
+        (json_int_t)arm->cancelled, "cached", (json_int_t)arm->cached, "success",
+        number(arm->success), "success_95", number(arm->success_low), number(arm->success_high),
+        "queue_ms", spread_json(&arm->queue_ms), "ttft_ms", spread_json(&arm->ttft_ms), "total_ms",
         spread_json(&arm->total_ms), "prefill_tps", number(arm->prefill_tps), "decode_tps",
         number(arm->decode_tps), "prompt_tokens", (json_int_t)arm->prompt_tokens, "output_tokens",
         (json_int_t)arm->output_tokens, "cost_usd", arm->cost_usd);

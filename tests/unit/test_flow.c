@@ -19,9 +19,19 @@ static const struct flow_action *actions;
 static size_t n_actions;
 static int64_t now_ms;
 
+static struct flow_event filled(struct flow_event event)
+{
+    const char **texts[] = {&event.task, &event.sub, &event.text, &event.arm, &event.worker};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (*texts[i] == NULL)
+            *texts[i] = "";
+    event.now_ms = now_ms;
+    return event;
+}
+
 static void step(struct flow_event event)
 {
-    event.now_ms = now_ms;
+    event = filled(event);
     actions = flow_step(flow, &event, &n_actions);
 }
 
@@ -43,9 +53,19 @@ static const struct flow_action *only(enum flow_action_kind kind)
     return found;
 }
 
+static int64_t hedge_after_ms = -1;
+
+static int64_t hedge_ms(void *ctx, struct bytes meta, const char *arm)
+{
+    (void)ctx;
+    assert_true(meta.len == 0 || memcmp(meta.data, "meta", 4) == 0);
+    return strcmp(arm, "slow@p") == 0 ? hedge_after_ms : -1;
+}
+
 static void start(int brokers)
 {
     struct flow_options options = flow_defaults;
+    options.hedge_ms = hedge_ms;
     options.brokers = brokers;
     options.reserve_max = 0; /* what is beyond the window is read again */
     now_ms = 1000;
@@ -92,8 +112,9 @@ static void queue_event(struct queue_event event)
     snprintf(id, sizeof id, "1-%d", ++sequence);
     event.id = id;
     event.sub = event.sub != NULL ? event.sub : "";
-    event.avoid = "";
-    event.error_class = event.reason = "";
+    event.avoid = event.avoid != NULL ? event.avoid : "";
+    event.error_class = event.error_class != NULL ? event.error_class : "";
+    event.reason = "";
     step((struct flow_event){.kind = FLOW_EVENT_QUEUE, .queue = &event});
 }
 
@@ -411,6 +432,377 @@ static void after_a_failure_due_retries_are_looked_for_often(void **state)
     end();
 }
 
+/* --- declined dispatches ---------------------------------------------------------------------- */
+
+static void taken(const char *sub, const char *arm, bool hedge)
+{
+    step((struct flow_event){.kind = FLOW_EVENT_TAKEN,
+                             .task = "t",
+                             .sub = sub,
+                             .arm = arm,
+                             .worker = "w",
+                             .hedge = hedge});
+}
+
+static void declined(const char *sub, const char *arm, int64_t after_ms)
+{
+    step((struct flow_event){.kind = FLOW_EVENT_DECLINED,
+                             .task = "t",
+                             .sub = sub,
+                             .arm = arm,
+                             .after_ms = after_ms,
+                             .text = "50 requests per minute"});
+}
+
+static void tick_after(int64_t ms)
+{
+    now_ms += ms;
+    step((struct flow_event){.kind = FLOW_EVENT_TICK});
+}
+
+static void a_declined_subtask_is_offered_at_once_but_not_to_that_arm(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    taken("a", "sonnet@p", false);
+    declined("a", "sonnet@p", 12000);
+    assert_string_equal(only(FLOW_OFFER)->avoid, "sonnet@p=12000");
+    assert_string_equal(only(FLOW_WAIT)->text, "waits 12 s for sonnet@p: 50 requests per minute");
+    assert_int_equal(flow_offered(flow, 0), 1);
+    now_ms += 2000;
+    taken("a", "haiku@p", false);
+    declined("a", "haiku@p", 700);
+    assert_string_equal(only(FLOW_OFFER)->avoid, "sonnet@p=10000 haiku@p=700");
+    assert_int_equal(count(FLOW_WAIT), 0); /* said lately */
+    now_ms += 10000;
+    taken("a", "haiku@p", false);
+    declined("a", "haiku@p", 150000);
+    assert_string_equal(only(FLOW_OFFER)->avoid, "haiku@p=150000"); /* sonnet's time is over */
+    assert_string_equal(only(FLOW_WAIT)->text, "waits 3 min for haiku@p: 50 requests per minute");
+    end();
+}
+
+static void repeated_declines_back_off_by_themselves(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    int64_t last = 0;
+    for (int i = 0; i < 20; i++) {
+        taken("a", "m@p", false);
+        declined("a", "m@p", i % 2 == 0 ? 0 : INT64_MIN);
+        const char *avoid = only(FLOW_OFFER)->avoid;
+        int64_t ms = strtoll(strchr(avoid, '=') + 1, NULL, 10);
+        assert_true(ms >= 10 && ms >= last && ms <= 1000);
+        last = ms;
+    }
+    assert_int_equal(last, 1000);
+    end();
+}
+
+static void a_decline_of_what_is_not_known_does_nothing(void **state)
+{
+    (void)state;
+    start_settled(10);
+    declined("a", "m@p", 100);
+    assert_int_equal(n_actions, 0);
+    ready("t", "a", 0);
+    taken("a", "m@p", false);
+    queue_event((struct queue_event){.kind = QUEUE_EVENT_DONE, .task = "t", .sub = "a"});
+    declined("a", "m@p", 100);
+    assert_int_equal(n_actions, 0);
+    end();
+}
+
+static void a_declined_subtask_waits_for_room(void **state)
+{
+    (void)state;
+    start_settled(1);
+    ready("t", "a", 0);
+    taken("a", "m@p", false);
+    ready("t", "b", 0);
+    assert_int_equal(count(FLOW_OFFER), 1);
+    declined("a", "m@p", 5000);
+    assert_int_equal(count(FLOW_OFFER), 0);
+    now_ms += 2000;
+    taken("b", "n@p", false);
+    assert_string_equal(only(FLOW_OFFER)->avoid, "m@p=3000");
+    end();
+}
+
+static void what_the_queue_says_of_blocked_arms_is_counted_from_when_it_was_ready(void **state)
+{
+    (void)state;
+    start_settled(10);
+    queue_event((struct queue_event){.kind = QUEUE_EVENT_READY,
+                                     .task = "t",
+                                     .sub = "a",
+                                     .attempt = 1,
+                                     .error_class = "overloaded",
+                                     .avoid = "x@p a=b=4000 =7 y@p=0 z@p="});
+    assert_string_equal(only(FLOW_OFFER)->avoid, "x@p =7 z@p= a=b=4000");
+    assert_string_equal(only(FLOW_OFFER)->error_class, "overloaded");
+    now_ms += 1500;
+    step((struct flow_event){.kind = FLOW_EVENT_LOST});
+    step((struct flow_event){.kind = FLOW_EVENT_INTRODUCE});
+    welcome(0, 10);
+    assert_string_equal(only(FLOW_OFFER)->avoid, "x@p =7 z@p= a=b=2500");
+    step((struct flow_event){.kind = FLOW_EVENT_EXHAUSTED, .task = "t", .sub = "a"});
+    assert_string_equal(only(FLOW_BURY)->avoid, "x@p a=b=4000 =7 y@p=0 z@p="); /* as it has it */
+    end();
+}
+
+static void more_arms_than_are_remembered_are_no_harm(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    for (int i = 0; i < 50; i++) {
+        char arm[16];
+        snprintf(arm, sizeof arm, "m%d@p", i);
+        taken("a", arm, false);
+        declined("a", arm, 1000 + i);
+    }
+    assert_true(strlen(only(FLOW_OFFER)->avoid) < 200);
+    assert_non_null(strstr(only(FLOW_OFFER)->avoid, "m49@p=1049"));
+    end();
+}
+
+static void a_paused_arm_is_told_as_the_broker_says_it(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    struct flow_event unserved = {
+        .kind = FLOW_EVENT_UNSERVED, .task = "t", .sub = "a", .text = "m@p is paused: timeouts"};
+    step(unserved);
+    assert_string_equal(only(FLOW_NOTE)->text, "m@p is paused: timeouts");
+    step(unserved);
+    assert_int_equal(count(FLOW_NOTE), 0);
+    now_ms += 11000;
+    step(unserved);
+    assert_int_equal(count(FLOW_NOTE), 1);
+    end();
+}
+
+static void why_no_arm_is_left_is_said_before_the_burial(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 1);
+    step((struct flow_event){
+        .kind = FLOW_EVENT_EXHAUSTED, .task = "t", .sub = "a", .text = "it needs a window"});
+    assert_string_equal(only(FLOW_NOTE)->text, "it needs a window");
+    assert_string_equal(only(FLOW_BURY)->text, "it needs a window");
+    end();
+}
+
+/* --- hedges ----------------------------------------------------------------------------------- */
+
+/* Subtask a runs on slow@p, and is hedged after 5 s. */
+static void start_hedged(int64_t limit)
+{
+    hedge_after_ms = 5000;
+    start_settled(limit);
+    queue_event((struct queue_event){
+        .kind = QUEUE_EVENT_READY, .task = "t", .sub = "a", .avoid = "bad@p", .meta = {"meta", 4}});
+    taken("a", "slow@p", false);
+    assert_int_equal(flow_hedges(flow), 1);
+}
+
+static void end_hedged(void)
+{
+    assert_int_equal(flow_hedges(flow), 0);
+    hedge_after_ms = -1;
+    end();
+}
+
+static void finished(const char *sub, enum queue_event_kind kind, int64_t attempt)
+{
+    queue_event((struct queue_event){.kind = kind, .task = "t", .sub = sub, .attempt = attempt});
+}
+
+static void a_slow_attempt_is_hedged_once_and_the_loser_cancelled(void **state)
+{
+    (void)state;
+    start_hedged(10);
+    tick_after(4999);
+    assert_int_equal(count(FLOW_OFFER), 0);
+    tick_after(1);
+    const struct flow_action *offer = only(FLOW_OFFER);
+    assert_true(offer->hedge);
+    assert_string_equal(offer->running, "slow@p");
+    assert_string_equal(offer->avoid, "bad@p");
+    assert_int_equal(offer->meta.len, 4);
+    tick_after(60000);
+    assert_int_equal(count(FLOW_OFFER), 0);
+    taken("a", "fast@p", true);
+    assert_string_equal(only(FLOW_PUBLISH)->what, "hedged");
+    assert_string_equal(only(FLOW_PUBLISH)->arm, "fast@p");
+    assert_non_null(strstr(only(FLOW_NOTE)->text, "slow@p has taken 65.0 s"));
+    tick_after(60000);
+    assert_int_equal(count(FLOW_OFFER), 0);
+    finished("a", QUEUE_EVENT_DONE, 2);
+    assert_string_equal(only(FLOW_CANCEL)->sub, "a");
+    end_hedged();
+}
+
+static void what_is_done_in_time_is_not_hedged(void **state)
+{
+    (void)state;
+    start_hedged(10);
+    finished("a", QUEUE_EVENT_DONE, 1);
+    assert_int_equal(count(FLOW_CANCEL), 0);
+    tick_after(10000);
+    assert_int_equal(count(FLOW_OFFER), 0);
+    end_hedged();
+}
+
+static void nothing_is_hedged_without_the_roles_wish(void **state)
+{
+    (void)state;
+    hedge_after_ms = 5000;
+    start_settled(10);
+    ready("t", "a", 0);
+    taken("a", "other@p", false);
+    assert_int_equal(flow_hedges(flow), 0);
+    tick_after(100000);
+    assert_int_equal(count(FLOW_OFFER), 0);
+    end_hedged();
+}
+
+static void an_offered_hedge_is_withdrawn_when_the_attempt_fails(void **state)
+{
+    (void)state;
+    start_hedged(10);
+    tick_after(5000);
+    finished("a", QUEUE_EVENT_FAIL, 1);
+    assert_string_equal(only(FLOW_WITHDRAW)->sub, "a");
+    ready("t", "a", 1);
+    assert_false(only(FLOW_OFFER)->hedge);
+    assert_int_equal(count(FLOW_WITHDRAW), 0);
+    end_hedged();
+}
+
+static void a_hedge_that_may_be_on_its_way_is_cancelled_with_the_result(void **state)
+{
+    (void)state;
+    start_hedged(10);
+    tick_after(5000);
+    finished("a", QUEUE_EVENT_DONE, 1); /* `taken` has not come yet */
+    assert_string_equal(only(FLOW_CANCEL)->sub, "a");
+    taken("a", "fast@p", true);
+    assert_int_equal(n_actions, 0);
+    end_hedged();
+}
+
+static void a_failure_of_one_attempt_leaves_the_other_alone(void **state)
+{
+    (void)state;
+    start_hedged(10);
+    tick_after(5000);
+    taken("a", "fast@p", true);
+    finished("a", QUEUE_EVENT_FAIL, 1);
+    assert_int_equal(count(FLOW_WITHDRAW) + count(FLOW_CANCEL), 0);
+    finished("a", QUEUE_EVENT_DONE, 2);
+    assert_int_equal(count(FLOW_CANCEL), 0); /* nobody else runs it */
+    end_hedged();
+}
+
+static void what_was_not_claimed_after_all_is_not_hedged(void **state)
+{
+    (void)state;
+    start_hedged(10);
+    declined("a", "slow@p", 100);
+    assert_int_equal(flow_hedges(flow), 0);
+    taken("a", "slow@p", false); /* a new attempt, a new time */
+    assert_int_equal(flow_hedges(flow), 1);
+    tick_after(4000); /* the claim does not show: forgotten, and found to be ready */
+    struct queue_item item = {.task = "t", .sub = "a"};
+    step((struct flow_event){
+        .kind = FLOW_EVENT_ITEMS, .index = QUEUE_INDEX_READY, .items = &item, .n_items = 1});
+    assert_false(only(FLOW_OFFER)->hedge);
+    end_hedged();
+}
+
+static void a_hedge_that_is_declined_or_finds_no_room_comes_later(void **state)
+{
+    (void)state;
+    start_hedged(1);
+    ready("t", "b", 0); /* takes the only place */
+    tick_after(5000);
+    assert_int_equal(flow_offered(flow, 0), 1);
+    for (size_t i = 0; i < n_actions; i++)
+        assert_false(actions[i].kind == FLOW_OFFER && actions[i].hedge);
+    taken("b", "other@p", false);
+    tick_after(100);
+    assert_true(only(FLOW_OFFER)->hedge);
+    ready("t", "c", 0); /* it counts against the window */
+    assert_int_equal(count(FLOW_OFFER), 0);
+    taken("a", "fast@p", true);
+    step((struct flow_event){.kind = FLOW_EVENT_DECLINED,
+                             .task = "t",
+                             .sub = "a",
+                             .arm = "fast@p",
+                             .after_ms = 3000,
+                             .hedge = true});
+    assert_int_equal(count(FLOW_OFFER), 0);
+    tick_after(2999);
+    for (size_t i = 0; i < n_actions; i++)
+        assert_false(actions[i].kind == FLOW_OFFER && actions[i].hedge);
+    tick_after(1);
+    assert_true(only(FLOW_OFFER)->hedge);
+    step((struct flow_event){.kind = FLOW_EVENT_WINDOW, .task = "t", .sub = "a"}); /* refused */
+    tick_after(1000);
+    assert_true(only(FLOW_OFFER)->hedge);
+    step((struct flow_event){.kind = FLOW_EVENT_LOST});
+    step((struct flow_event){.kind = FLOW_EVENT_INTRODUCE});
+    welcome(0, 10);
+    tick_after(1000);
+    assert_int_equal(flow_hedges(flow), 1);
+    step((struct flow_event){.kind = FLOW_EVENT_UNHEDGED, .task = "t", .sub = "a"});
+    end_hedged();
+}
+
+static void tasks_that_are_over_are_not_hedged(void **state)
+{
+    (void)state;
+    start_hedged(10);
+    queue_event(
+        (struct queue_event){.kind = QUEUE_EVENT_TASK, .task = "t", .state = TASK_CANCELLED});
+    end_hedged();
+    start_hedged(10);
+    tick_after(5000);
+    queue_event((struct queue_event){.kind = QUEUE_EVENT_TASK, .task = "t", .state = TASK_FAILED});
+    assert_string_equal(only(FLOW_WITHDRAW)->sub, "a");
+    end_hedged();
+    start_hedged(10);
+    tick_after(5000);
+    taken("a", "fast@p", true);
+    queue_event((struct queue_event){.kind = QUEUE_EVENT_TASK, .task = "t", .state = TASK_FAILED});
+    assert_int_equal(flow_hedges(flow), 1); /* what runs may still end well */
+    finished("a", QUEUE_EVENT_DONE, 2);
+    assert_int_equal(count(FLOW_CANCEL), 1);
+    end_hedged();
+}
+
+static void a_lost_attempt_is_recorded_and_changes_nothing(void **state)
+{
+    (void)state;
+    start_hedged(10);
+    queue_event((struct queue_event){.kind = QUEUE_EVENT_LOST,
+                                     .task = "t",
+                                     .sub = "a",
+                                     .attempt = 2,
+                                     .timing = {.data = "x", .len = 1}});
+    assert_int_equal(count(FLOW_RECORD), 1);
+    assert_int_equal(n_actions, 1);
+    assert_int_equal(flow_hedges(flow), 1);
+    flow_free(&flow); /* hedges go with it */
+    hedge_after_ms = -1;
+}
+
 /* --- a world that loses things --------------------------------------------------------------- */
 
 #define SUBS 300
@@ -423,7 +815,7 @@ enum model_state { MODEL_READY, MODEL_RUNNING, MODEL_DELAYED, MODEL_DONE };
 struct model_sub {
     enum model_state state;
     int64_t attempt, until_ms;
-    bool born, offered[BROKERS], expands;
+    bool born, offered[BROKERS], hedged[BROKERS], expands;
     int expanded;
 };
 
@@ -476,11 +868,17 @@ static void apply_action(struct flow_action action)
     struct model_sub *model = &world.subs[sub];
     switch (action.kind) {
     case FLOW_OFFER:
-        if (world.up[action.broker] && chance(20) != 0)
-            model->offered[action.broker] = true;
+        if (!world.up[action.broker] || chance(20) == 0)
+            break;
+        *(action.hedge ? &model->hedged[action.broker] : &model->offered[action.broker]) = true;
         break;
     case FLOW_WITHDRAW:
-        model->offered[action.broker] = false;
+        model->offered[action.broker] = model->hedged[action.broker] = false;
+        break;
+    case FLOW_CANCEL:
+        assert_int_equal(model->state, MODEL_DONE); /* nobody else is stopped */
+        for (int i = 0; i < BROKERS; i++)
+            model->hedged[i] = false;
         break;
     case FLOW_SCAN:
         assert_true(world.n_scans < 256);
@@ -515,7 +913,7 @@ static void apply_action(struct flow_action action)
 
 static void model_step(struct flow_event event)
 {
-    event.now_ms = now_ms;
+    event = filled(event);
     const struct flow_action *list = flow_step(flow, &event, &n_actions);
     size_t n_list = n_actions;
     struct flow_action *copy = mem_must_zalloc((n_list + 1) * sizeof *copy);
@@ -604,11 +1002,37 @@ static void dispatch(int broker, int sub)
     char name[16];
     snprintf(name, sizeof name, "s%d", sub);
     world.subs[sub].offered[broker] = false;
-    if (chance(10) != 0)
+    bool declines = chance(8) == 0;
+    if (!declines && chance(10) != 0)
         claim(sub);
     if (chance(10) != 0)
-        model_step((struct flow_event){
-            .kind = FLOW_EVENT_TAKEN, .broker = broker, .task = "t", .sub = name});
+        model_step((struct flow_event){.kind = FLOW_EVENT_TAKEN,
+                                       .broker = broker,
+                                       .task = "t",
+                                       .sub = name,
+                                       .arm = chance(2) == 0 ? "slow@p" : "m@p"});
+    if (declines && chance(10) != 0)
+        model_step((struct flow_event){.kind = FLOW_EVENT_DECLINED,
+                                       .broker = broker,
+                                       .task = "t",
+                                       .sub = name,
+                                       .arm = "m@p",
+                                       .after_ms = chance(1000)});
+}
+
+static void dispatch_hedge(int broker, int sub)
+{
+    char name[16];
+    snprintf(name, sizeof name, "s%d", sub);
+    world.subs[sub].hedged[broker] = false;
+    struct flow_event event = {
+        .broker = broker, .task = "t", .sub = name, .arm = "n@p", .hedge = true};
+    event.kind = FLOW_EVENT_TAKEN;
+    if (chance(10) != 0)
+        model_step(event);
+    event.kind = FLOW_EVENT_DECLINED;
+    if (chance(5) == 0)
+        model_step(event);
 }
 
 static void finish(int sub)
@@ -636,7 +1060,7 @@ static void bring_broker_up(int broker)
 static void restart_broker(int broker)
 {
     for (int i = 0; i < SUBS; i++)
-        world.subs[i].offered[broker] = false;
+        world.subs[i].offered[broker] = world.subs[i].hedged[broker] = false;
     world.up[broker] = false;
     if (chance(2) == 0)
         model_step((struct flow_event){.kind = FLOW_EVENT_LOST, .broker = broker});
@@ -669,6 +1093,7 @@ static void restart_flow(void)
     struct flow_options options = flow_defaults;
     options.brokers = BROKERS;
     options.reserve_max = world.reserve;
+    options.hedge_ms = hedge_ms;
     flow_free(&flow);
     flow = flow_new(&options);
     world.n_scans = world.n_reads = 0;
@@ -692,6 +1117,8 @@ static void random_move(void)
         answer_one_scan();
     } else if (move < 75 && world.subs[sub].offered[broker]) {
         dispatch(broker, sub);
+    } else if (move < 75 && world.subs[sub].hedged[broker]) {
+        dispatch_hedge(broker, sub);
     } else if (move < 85) {
         finish(sub);
     } else if (move < 90 && world.n_reads > 0) {
@@ -719,6 +1146,7 @@ static bool all_done(void)
 static void run_world(uint64_t seed, bool restarts)
 {
     memset(&world, 0, sizeof world);
+    hedge_after_ms = 200;
     world.random = seed * 7919;
     world.reserve = seed % 3 == 0 ? 0 : seed % 3 == 1 ? 20 : SUBS;
     now_ms = 0;
@@ -733,6 +1161,11 @@ static void run_world(uint64_t seed, bool restarts)
     }
     if (!all_done())
         fail_msg("seed %d: not everything was done after %lld ms", (int)seed, (long long)now_ms);
+    for (int i = 0; i < SHARDS; i++)
+        while (world.applied[i] < world.n_events[i])
+            deliver_event(i);
+    assert_int_equal(flow_hedges(flow), 0);
+    hedge_after_ms = -1;
     /* Without a restart, an outcome is expanded exactly once. With one, the queue's guard decides
      * between the two. */
     for (int i = 0; i < SUBS && !restarts; i++)
@@ -774,6 +1207,24 @@ int main(void)
         cmocka_unit_test(a_refused_expand_is_tried_again),
         cmocka_unit_test(a_checkpoint_waits_until_the_records_are_kept),
         cmocka_unit_test(after_a_failure_due_retries_are_looked_for_often),
+        cmocka_unit_test(a_declined_subtask_is_offered_at_once_but_not_to_that_arm),
+        cmocka_unit_test(repeated_declines_back_off_by_themselves),
+        cmocka_unit_test(a_decline_of_what_is_not_known_does_nothing),
+        cmocka_unit_test(a_declined_subtask_waits_for_room),
+        cmocka_unit_test(what_the_queue_says_of_blocked_arms_is_counted_from_when_it_was_ready),
+        cmocka_unit_test(more_arms_than_are_remembered_are_no_harm),
+        cmocka_unit_test(a_paused_arm_is_told_as_the_broker_says_it),
+        cmocka_unit_test(why_no_arm_is_left_is_said_before_the_burial),
+        cmocka_unit_test(a_slow_attempt_is_hedged_once_and_the_loser_cancelled),
+        cmocka_unit_test(what_is_done_in_time_is_not_hedged),
+        cmocka_unit_test(nothing_is_hedged_without_the_roles_wish),
+        cmocka_unit_test(an_offered_hedge_is_withdrawn_when_the_attempt_fails),
+        cmocka_unit_test(a_hedge_that_may_be_on_its_way_is_cancelled_with_the_result),
+        cmocka_unit_test(a_failure_of_one_attempt_leaves_the_other_alone),
+        cmocka_unit_test(what_was_not_claimed_after_all_is_not_hedged),
+        cmocka_unit_test(a_hedge_that_is_declined_or_finds_no_room_comes_later),
+        cmocka_unit_test(tasks_that_are_over_are_not_hedged),
+        cmocka_unit_test(a_lost_attempt_is_recorded_and_changes_nothing),
         cmocka_unit_test(everything_is_done_in_a_world_that_loses_offers_and_answers),
         cmocka_unit_test(everything_is_done_when_the_daemon_restarts_from_its_checkpoints),
     };

@@ -52,6 +52,11 @@ static struct buf record(const char *sub, int64_t attempt, const char *result)
                                         .result = result,
                                         .started_ms = 1000 + attempt,
                                         .ttft_ms = 2.5,
+                                        .cost_usd = 0.25,
+                                        .cost_known = true,
+                                        .cache_write_tokens = 3,
+                                        .search_ms = 12.5,
+                                        .key = "fp1",
                                         .total_ms = 10,
                                         .output_tokens = 7,
                                         .model_mismatch = true}};
@@ -122,7 +127,9 @@ static void an_attempt_is_kept_once_with_all_its_fields(void **state)
     assert_int_equal(rows.last.attempt, 2);
     assert_true(rows.last.ttft_ms > 2.4 && rows.last.ttft_ms < 2.6);
     assert_int_equal(rows.last.output_tokens, 7);
-    assert_true(rows.last.model_mismatch);
+    assert_true(rows.last.model_mismatch && rows.last.cost_known);
+    assert_int_equal(rows.last.cache_write_tokens, 3);
+    assert_true(rows.last.search_ms > 12.4 && rows.last.search_ms < 12.6);
     assert_int_equal(rows_since(1002, "coder").count, 1);
     assert_int_equal(rows_since(0, "tester").count, 0);
 }
@@ -215,6 +222,113 @@ static void a_newer_version_is_left_alone(void **state)
     assert_int_equal(store_open(&store, path, &err), -EBADMSG);
     assert_non_null(strstr(err.text, "newer"));
     assert_int_equal(store_open_read(&store, path, &err), -EBADMSG);
+}
+
+/* A file as the first version made it: without what came later. */
+static void make_first_version(void)
+{
+    const char *argv[] = {
+        "/usr/bin/env",
+        "python3",
+        "-c",
+        "import sqlite3,sys\n"
+        "c=sqlite3.connect(sys.argv[1])\n"
+        "c.executescript(\"\"\"CREATE TABLE attempts (task TEXT NOT NULL, sub TEXT NOT NULL,"
+        " attempt INTEGER NOT NULL, role TEXT NOT NULL DEFAULT '', arm TEXT NOT NULL DEFAULT '',"
+        " result TEXT NOT NULL DEFAULT '', started_ms INTEGER NOT NULL DEFAULT 0,"
+        " total_ms REAL NOT NULL DEFAULT 0, cost_usd REAL NOT NULL DEFAULT 0,"
+        " UNIQUE (task, sub, attempt));"
+        "CREATE TABLE decisions (task TEXT NOT NULL, sub TEXT NOT NULL, attempt INTEGER NOT NULL,"
+        " time_ms INTEGER NOT NULL, candidates TEXT NOT NULL, PRIMARY KEY (task, sub, attempt))"
+        " WITHOUT ROWID;"
+        "CREATE TABLE archive (task TEXT PRIMARY KEY, state TEXT NOT NULL, title TEXT NOT NULL,"
+        " created_ms INTEGER NOT NULL, finished_ms INTEGER NOT NULL, json TEXT NOT NULL);"
+        "INSERT INTO attempts VALUES ('t','paid',1,'coder','m@p','done',5,7.5,0.5);"
+        "INSERT INTO attempts VALUES ('t','free',1,'coder','m@p','done',6,7.5,0);"
+        "PRAGMA user_version=1;\"\"\")\n",
+        path,
+        NULL};
+    if (access("/usr/bin/python3", X_OK) != 0)
+        skip();
+    assert_int_equal(fixture_run(&fixture, argv, NULL, NULL), 0);
+}
+
+static void check_old_row(void *ctx, const struct msg_timing *attempt)
+{
+    int *count = ctx;
+    if (attempt->started_ms >= 100)
+        return;
+    ++*count;
+    assert_int_equal(attempt->cache_write_tokens, -1);
+    assert_true(attempt->search_ms < 0);
+    assert_int_equal(attempt->cost_known, strcmp(attempt->sub, "paid") == 0);
+    assert_true(attempt->total_ms > 7.4 && attempt->total_ms < 7.6);
+    assert_false(attempt->cached || attempt->hedge);
+    assert_string_equal(attempt->key, "");
+}
+
+static void check_old_rows(void)
+{
+    struct store *store = NULL;
+    struct err err = {""};
+    int count = 0;
+    struct rows answers = {0};
+    assert_int_equal(store_open_read(&store, path, &err), 0);
+    assert_int_equal(store_attempts(store, 0, NULL, check_old_row, &count, &err), 0);
+    assert_int_equal(count, 2);
+    assert_int_equal(store_answers(store, 0, 100, count_row, &answers, &err), 0);
+    assert_true(answers.count >= 2);
+    store_close(&store);
+}
+
+static void a_file_of_the_first_version_is_read_and_brought_up_to_date(void **state)
+{
+    (void)state;
+    make_first_version();
+    check_old_rows(); /* a command may come before the daemon that changes the file */
+    add("new", 1000, "done");
+    assert_int_equal(wait_kept(), 0);
+    check_old_rows();
+    struct rows rows = rows_since(1000, NULL);
+    assert_int_equal(rows.count, 1);
+    assert_int_equal(rows.last.cache_write_tokens, 3);
+    struct store *store = NULL; /* and once is enough */
+    struct err err = {""};
+    assert_int_equal(store_open(&store, path, &err), 0);
+    store_close(&store);
+    assert_int_equal(rows_since(1000, NULL).last.cache_write_tokens, 3);
+}
+
+static void answers_are_the_last_calls_that_were_answered_in_their_order(void **state)
+{
+    (void)state;
+    for (int i = 1; i <= 5; i++)
+        add("a", i, "done");
+    add("a", 6, "failed");
+    struct buf out = {0};
+    struct message cached = {.type = MESSAGE_timing,
+                             .timing = {.task = "t",
+                                        .sub = "a",
+                                        .attempt = 7,
+                                        .arm = "m@p",
+                                        .result = "done",
+                                        .started_ms = 1007,
+                                        .cached = true}};
+    assert_int_equal(message_encode(&cached, &out), 0);
+    store_writer_timing(writer, (struct bytes){out.data, out.len});
+    buf_release(&out);
+    assert_int_equal(wait_kept(), 0);
+    struct store *store = NULL;
+    struct err err;
+    struct rows rows = {0};
+    assert_int_equal(store_open_read(&store, path, &err), 0);
+    assert_int_equal(store_answers(store, 0, 3, count_row, &rows, &err), 0);
+    assert_int_equal(rows.count, 3);
+    assert_int_equal(rows.last.started_ms, 1005);
+    rows = (struct rows){0};
+    assert_int_equal(store_answers(store, 1004, 100, count_row, &rows, &err), 0);
+    assert_int_equal(rows.count, 2);
+    store_close(&store);
 }
 
 static void there_is_nothing_to_read_before_the_first_write(void **state)
@@ -330,7 +444,13 @@ static void statistics_tell_arms_apart_and_leave_out_what_is_unknown(void **stat
     attempt.result = "failed";
     attempt.total_ms = 1;
     stats_add(stats, &attempt);
-    attempt.result = "cancelled";
+    attempt.result = "cancelled"; /* a hedge that lost */
+    attempt.hedge = true;
+    stats_add(stats, &attempt);
+    attempt.result = "done";
+    attempt.cached = true;
+    attempt.total_ms = 2;
+    attempt.cost_usd = 0;
     stats_add(stats, &attempt);
     attempt = (struct msg_timing){.arm = "b", .result = "done", .ttft_ms = -1, .generate_ms = -1};
     stats_add(stats, &attempt);
@@ -339,6 +459,8 @@ static void statistics_tell_arms_apart_and_leave_out_what_is_unknown(void **stat
     assert_int_equal(count, 2);
     assert_string_equal(arms[0].arm, "a");
     assert_int_equal(arms[0].calls, 4);
+    assert_int_equal(arms[0].cancelled, 1);
+    assert_int_equal(arms[0].cached, 1);
     assert_true(arms[0].success > 0.66 && arms[0].success < 0.67);
     assert_true(arms[0].total_ms.p50 == 1100);
     assert_true(arms[0].prefill_tps == 2000);
@@ -360,6 +482,8 @@ int main(void)
         STORE_TEST(a_damaged_file_drops_rows_and_answers),
         STORE_TEST(a_locked_file_is_waited_for),
         STORE_TEST(a_newer_version_is_left_alone),
+        STORE_TEST(a_file_of_the_first_version_is_read_and_brought_up_to_date),
+        STORE_TEST(answers_are_the_last_calls_that_were_answered_in_their_order),
         STORE_TEST(there_is_nothing_to_read_before_the_first_write),
         STORE_TEST(archived_tasks_are_found_by_id_and_by_its_beginning),
         STORE_TEST(who_waits_is_told_when_the_writer_is_closed),
