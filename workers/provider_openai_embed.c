@@ -213,19 +213,6 @@ static void read_object(struct provider_reply *reply, struct json_view document)
     read_data(reply, found[0]);
 }
 
-/* The first vector's length speaks for all: vectors_read() has compared them. */
-static void check_dimensions(struct provider_reply *reply)
-{
-    int64_t count = 1;
-    for (const char *at = reply->text.data; at != NULL && *at != ']' && *at != '\0'; at++)
-        count += *at == ',';
-    if (reply->dimensions > 0 && count != reply->dimensions)
-        provider_reply_fail(reply, CLASS_BAD_REQUEST,
-                            "vectors of %lld numbers were asked for and have %lld: the model or "
-                            "its server takes no dimensions",
-                            (long long)reply->dimensions, (long long)count);
-}
-
 void openai_embed_body(struct provider_reply *reply, const char *data, size_t len)
 {
     struct json_view document;
@@ -237,6 +224,4 @@ void openai_embed_body(struct provider_reply *reply, const char *data, size_t le
         read_arrays(reply, document);
     else
         read_object(reply, document);
-    if (reply->error == CLASS_NONE)
-        check_dimensions(reply);
 }
