@@ -122,7 +122,8 @@ static int find_provider(struct worker *worker, struct err *err)
     if (settings->plugin == NULL)
         return err_set(err, -EINVAL, "%s: provider %s: plugin: must name its shared object",
                        worker->config->path, settings->name);
-    return err_set(err, -EINVAL, "provider %s: this version loads no plug-ins", settings->name);
+    int rc = plugin_open(&worker->plugin, settings->plugin, &worker->provider, err);
+    return rc != 0 ? err_prefix(err, rc, "provider %s", settings->name) : 0;
 }
 
 static int find_self(struct worker *worker, const char *name, struct err *err)
@@ -389,6 +390,7 @@ void worker_close(struct worker **worker_ptr)
     runtime_close(&worker->runtime);
     searches_free(&worker->searches);
     exchanges_close(&worker->exchanges);
+    plugin_close(&worker->plugin);
     spool_close(&worker->spool);
     keys_close(&worker->keys);
     keys_close(&worker->search_keys);

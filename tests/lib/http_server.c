@@ -141,6 +141,11 @@ enum after {
     HUNGUP, /* the client went away first */
 };
 
+static enum after document(struct connection *connection, const char *status, const char *body)
+{
+    return write_document(connection, status, "", "application/json", body) ? KEEP : HUNGUP;
+}
+
 static enum after stream(struct connection *connection, const char *model)
 {
     return write_head(connection) && write_token(connection, model, "one ") &&
@@ -368,6 +373,90 @@ static enum after serve_flood(struct connection *connection)
         good = write_chunk(connection, much);
     free(much);
     return HUNGUP;
+}
+
+static enum after serve_pool(struct connection *connection)
+{
+    static const char poor[] = "{\"error\":{\"message\":\"You exceeded your current quota\","
+                               "\"type\":\"insufficient_quota\",\"code\":\"insufficient_quota\"}}";
+    if (strncmp(connection->key, "bad-", 4) == 0)
+        return serve_unauthorized(connection);
+    if (strncmp(connection->key, "poor-", 5) == 0)
+        return document(connection, "429 Too Many Requests", poor);
+    return stream(connection, MODEL);
+}
+
+static enum after serve_overloaded(struct connection *connection)
+{
+    struct http_server *server = connection->server;
+    pthread_mutex_lock(&server->lock);
+    bool released = server->released;
+    pthread_mutex_unlock(&server->lock);
+    if (released)
+        return stream(connection, MODEL);
+    return document(connection, "503 Service Unavailable",
+                    "{\"error\":{\"message\":\"The engine is overloaded\",\"type\":"
+                    "\"server_error\"}}");
+}
+
+static enum after serve_uncounted(struct connection *connection)
+{
+    return write_head(connection) && write_token(connection, MODEL, "one") &&
+                   write_chunk(
+                       connection,
+                       "data: {\"id\":\"c1\",\"model\":\"" MODEL "\",\"choices\":[{\"index\":"
+                       "0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n") &&
+                   write_end(connection)
+               ? KEEP
+               : HUNGUP;
+}
+
+static enum after serve_vectors(struct connection *connection)
+{
+    return document(connection, "200 OK",
+                    "{\"object\":\"list\",\"model\":\"" MODEL "\",\"data\":[{\"object\":"
+                    "\"embedding\",\"index\":0,\"embedding\":[0.25,-1]},{\"object\":\"embedding\","
+                    "\"index\":1,\"embedding\":[1,0.5]}],\"usage\":{\"prompt_tokens\":5,"
+                    "\"total_tokens\":5}}");
+}
+
+static enum after serve_models(struct connection *connection)
+{
+    return document(connection, "200 OK",
+                    "{\"object\":\"list\",\"data\":[{\"id\":\"" MODEL "\",\"object\":\"model\"},"
+                    "{\"id\":\"other-model\",\"object\":\"model\"}]}");
+}
+
+static enum after serve_found(struct connection *connection)
+{
+    return document(connection, "200 OK",
+                    "{\"query\":\"q\",\"results\":[{\"title\":\"A title\",\"url\":"
+                    "\"https://example.org/page\",\"content\":\"A snippet of the page\"}]}");
+}
+
+static enum after serve_refused(struct connection *connection)
+{
+    char body[512];
+    snprintf(body, sizeof body,
+             "{\"error\":{\"message\":\"no such thing with %s\",\"type\":"
+             "\"invalid_request_error\"}}",
+             connection->key);
+    return document(connection, "400 Bad Request", body);
+}
+
+static enum after serve_torn(struct connection *connection)
+{
+    char body[1024];
+    snprintf(body, sizeof body, "{\"id\":\"%s\",\"choices\":[{\"key %s", connection->key,
+             connection->key);
+    return document(connection, "200 OK", body);
+}
+
+static enum after serve_away(struct connection *connection)
+{
+    char header[512];
+    snprintf(header, sizeof header, "Location: http://127.0.0.1:1/%s\r\n", connection->key);
+    return write_document(connection, "302 Found", header, "text/plain", "") ? KEEP : HUNGUP;
 }
 
 static const struct {

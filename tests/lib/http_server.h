@@ -34,7 +34,16 @@
     X(talkative, "streams tokens without an end")                                                  \
     X(endless, "answers with one document without an end")                                         \
     X(flood, "streams one line without an end")                                                    \
-    X(other, "like ok, but another model serves")
+    X(other, "like ok, but another model serves")                                                  \
+    X(pool, "like ok; 401, quoting the key, to keys bad-...; 429 for want of money to poor-...")   \
+    X(overloaded, "answers 503 until http_server_release(), then like ok")                         \
+    X(uncounted, "like ok, but says nothing of usage")                                             \
+    X(vectors, "answers two vectors")                                                              \
+    X(models, "answers a list of two models")                                                      \
+    X(found, "answers one search result, as SearXNG does")                                         \
+    X(refused, "answers 400 and quotes the key")                                                   \
+    X(torn, "answers JSON that breaks off, with the key in it")                                    \
+    X(away, "answers 302 to a place with the key in its name")
 
 struct http_server;
 
