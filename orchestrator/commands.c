@@ -17,6 +17,7 @@
     X(status)                                                                                      \
     X(tap)                                                                                         \
     X(models)                                                                                      \
+    X(providers)                                                                                   \
     X(stats)                                                                                       \
     X(check_config)                                                                                \
     X(doctor)                                                                                      \
