@@ -203,11 +203,11 @@ void queue_fail(struct queue *queue, const char *task, const char *sub, const ch
 void queue_expire(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
 /* A delayed subtask whose time has come becomes READY: OK, STALE, GONE. */
 void queue_promote(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
-/* READY becomes DEAD, with the class and the reason of its last failure: nobody is left to run it.
- * avoid: the arms that it avoided when that was decided. OK, DUP, STALE (in another state, or it
- * avoids other arms now), GONE. */
+/* READY becomes DEAD, with the class of its last failure: nobody is left to run it. avoid: the arms
+ * that it avoided when that was decided. reason: "": that of the last failure. OK, DUP, STALE (in
+ * another state, or it avoids other arms now), GONE. */
 void queue_bury(struct queue *queue, const char *task, const char *sub, const char *avoid,
-                queue_fn *fn, void *ctx);
+                const char *reason, queue_fn *fn, void *ctx);
 /* READY waits for a person, until it is released: OK, DUP, STALE (in another state), GONE. */
 void queue_hold(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);
 void queue_release(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx);

@@ -146,11 +146,12 @@ void queue_promote(struct queue *queue, const char *task, const char *sub, queue
 }
 
 void queue_bury(struct queue *queue, const char *task, const char *sub, const char *avoid,
-                queue_fn *fn, void *ctx)
+                const char *reason, queue_fn *fn, void *ctx)
 {
     struct queue_args *args = queue_begin(queue, task);
     queue_args_str(args, sub);
     queue_args_str(args, avoid);
+    queue_args_str(args, reason);
     queue_run_plain(queue, SCRIPT_bury, task, fn, ctx);
 }
 

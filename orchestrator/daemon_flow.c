@@ -76,7 +76,7 @@ static void promote(struct daemon *daemon, const struct flow_action *action)
 
 static void bury(struct daemon *daemon, const struct flow_action *action)
 {
-    queue_bury(daemon->queue, action->task, action->sub, action->avoid, moved, NULL);
+    queue_bury(daemon->queue, action->task, action->sub, action->avoid, action->text, moved, NULL);
 }
 
 static void checkpoint(struct daemon *daemon, const struct flow_action *action)

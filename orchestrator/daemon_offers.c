@@ -43,7 +43,7 @@ static enum flow_event_kind refusal_of(const struct flow_action *action, int rc)
 {
     if (action->hedge)
         return FLOW_EVENT_UNHEDGED;
-    return rc == -ENODATA ? FLOW_EVENT_EXHAUSTED : FLOW_EVENT_UNROUTABLE;
+    return rc == -ENOENT ? FLOW_EVENT_UNROUTABLE : FLOW_EVENT_EXHAUSTED;
 }
 
 struct refusal daemon_offer(struct daemon *daemon, const struct flow_action *action)
@@ -55,7 +55,8 @@ struct refusal daemon_offer(struct daemon *daemon, const struct flow_action *act
     int rc = daemon_route(daemon, action, &meta, &route, &err);
     if (rc != 0) {
         refusal.kind = refusal_of(action, rc);
-        snprintf(refusal.reason, sizeof refusal.reason, "%.255s", err.text);
+        if (rc != -ENODATA) /* of which the last failure tells more */
+            snprintf(refusal.reason, sizeof refusal.reason, "%.255s", err.text);
         message_release(&meta);
         return refusal;
     }

@@ -44,7 +44,7 @@ enum flow_event_kind {
     FLOW_EVENT_WINDOW,     /* broker, task and sub or "": refused, or there is room again */
     FLOW_EVENT_UNSENT,     /* broker, task, sub, hedge: the offer could not be sent */
     FLOW_EVENT_UNROUTABLE, /* task, sub, text: no arm may run it */
-    FLOW_EVENT_EXHAUSTED,  /* task, sub, text: why no arm is left that may run it */
+    FLOW_EVENT_EXHAUSTED,  /* task, sub: no arm is left that may run it; text: why, "": it failed */
     FLOW_EVENT_UNHEDGED,   /* task, sub: no other arm may run it */
     FLOW_EVENT_PLAN,       /* answer to FLOW_READ: task, sub, verdict, text (complaint) */
     FLOW_EVENT_EXPANDED,   /* answer to FLOW_EXPAND: task, sub, status */
@@ -84,7 +84,7 @@ enum flow_action_kind {
     FLOW_SCAN,       /* shard, index, offset, limit */
     FLOW_EXPIRE,     /* task, sub */
     FLOW_PROMOTE,    /* task, sub */
-    FLOW_BURY,       /* task, sub, avoid (as the queue has it), text: why */
+    FLOW_BURY,       /* task, sub, avoid (as the queue has it), text: why, "": its last failure */
     FLOW_READ,       /* task, sub: read the outcome of a plan node and judge it */
     FLOW_EXPAND,     /* task, sub, expand, text (complaint); follows the PLAN event at once */
     FLOW_RECORD,     /* timing: keep it */

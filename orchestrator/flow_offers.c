@@ -433,7 +433,6 @@ void flow_entry_exhausted(struct flow *flow, const struct flow_event *event)
     struct entry *entry = flow_entry_find(flow, event->task, event->sub);
     if (entry == NULL)
         return;
-    note(flow, entry, event->text);
     flow_entry_act(flow, FLOW_BURY, entry)->text = event->text;
     entry->buried = true;
     move(flow, entry, ENTRY_TAKEN);

@@ -165,11 +165,11 @@ static int refuse_window(const struct choice *choice, const struct config_model 
     int64_t tokens = choice->ask->meta->prompt_tokens, window = failed->context;
     int64_t needed = tokens > window ? tokens : window;
     if (needed == 0)
-        return err_set(err, -ENODATA,
+        return err_set(err, -EMSGSIZE,
                        "its prompt does not fit the window of %s, and no other model may run it: "
                        "add one with a larger window",
                        failed->alias);
-    return err_set(err, -ENODATA,
+    return err_set(err, -EMSGSIZE,
                    "its prompt does not fit the window of %s, and no other model that may run it "
                    "has a larger one: it needs a window of more than %" PRId64 " tokens",
                    failed->alias, needed);

@@ -42,8 +42,8 @@ struct route_ask {
  * used only then; it stands in front, where a broker never uses it before. What follows a local arm
  * that may be used waits the role's spill_ms for it.
  *
- * -ENOENT with the reason when nothing may run it; -ENODATA with the reason when something might,
- * but all of that is avoided, runs already or has too small a window. */
+ * -ENOENT with the reason when nothing may run it; when something might, -EMSGSIZE with the reason
+ * if no window of that is large enough, -ENODATA if all of it is avoided, or runs already. */
 int route_arms(const struct config *config, const struct route_ask *ask, struct route *ret,
                struct err *err);
 

@@ -521,6 +521,21 @@ static void a_subtask_that_avoids_every_arm_is_dead(void **state)
     end();
 }
 
+static void a_prompt_that_fits_no_window_is_dead_with_what_it_would_need(void **state)
+{
+    (void)state;
+    begin_with("m: {provider: p, local: true}", "m: {provider: p, local: true, context: 4096}");
+    testbed_start_daemon(&stage.testbed);
+    submit_one();
+    fail_for(job_of("a", 1), CLASS_CONTEXT_TOO_LONG, "prompt is too long", 0);
+    assert_non_null(strstr(wait_log("dead"), "it needs a window of more than 4096 tokens"));
+    struct seen seen = read_task();
+    assert_int_equal(seen.state, TASK_FAILED);
+    assert_string_equal(seen.error_class, "context_too_long");
+    assert_non_null(strstr(seen.reason, "does not fit the window of m"));
+    end();
+}
+
 static void submit_unserved(void)
 {
     struct plan *plan = NULL;
@@ -756,6 +771,7 @@ int main(void)
         cmocka_unit_test(a_subtask_whose_lease_runs_out_is_offered_again),
         cmocka_unit_test(a_retry_is_offered_when_it_is_due),
         cmocka_unit_test(a_subtask_that_avoids_every_arm_is_dead),
+        cmocka_unit_test(a_prompt_that_fits_no_window_is_dead_with_what_it_would_need),
         cmocka_unit_test(a_restarted_broker_gets_the_offers_again),
         cmocka_unit_test(a_lost_redis_is_waited_for),
         cmocka_unit_test(a_second_daemon_stands_by_and_takes_over),

@@ -369,7 +369,7 @@ static const char *avoided;
 static void bury_avoiding(struct queue *queue, const char *task, const char *sub, queue_fn *fn,
                           void *ctx)
 {
-    queue_bury(queue, task, sub, avoided, fn, ctx);
+    queue_bury(queue, task, sub, avoided, "", fn, ctx);
 }
 
 static enum queue_status bury(const char *sub, const char *avoid)

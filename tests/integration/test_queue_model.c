@@ -13,6 +13,7 @@
 #define MAX_SUBS 12
 #define ROUNDS 12
 #define STEPS 120
+#define LIMIT 1000 /* of the task's budget, in nano USD */
 
 static struct probe probe;
 static uint64_t seed;
@@ -30,13 +31,22 @@ static int below(int n)
     return (int)(random_bits() % (uint64_t)n);
 }
 
+/* An attempt that the model knows of. */
+struct attempt {
+    char token[128]; /* "": none */
+    int64_t held;    /* -1: nothing is reserved for it */
+};
+
 /* What is known of the task. */
 struct model {
     char task[24];
     int n; /* subtasks that exist */
     char ids[MAX_SUBS][16];
     char deps[MAX_SUBS][64];
-    char tokens[MAX_SUBS][128]; /* of the last claim; "": none */
+    struct attempt runs[MAX_SUBS][2]; /* the last attempt, and its hedge */
+    struct attempt gone[MAX_SUBS];    /* one that ended beside another, or was taken back */
+    bool leased[MAX_SUBS];            /* the lease has not run out */
+    int64_t spent;
     bool expands[MAX_SUBS];
     enum task_state state;
     enum sub_state states[MAX_SUBS];
@@ -44,6 +54,7 @@ struct model {
 };
 
 static struct model now, before;
+static int64_t seen_spent, seen_held; /* as it is stored */
 
 /* --- watching ----------------------------------------------------------------------------- */
 
@@ -55,6 +66,8 @@ static void viewed(void *ctx, enum queue_status status, const struct queue_task_
         fail_msg("the task cannot be read: %s", err);
     now.state = view->state;
     now.remaining = view->remaining;
+    seen_spent = view->spent.nano_usd;
+    seen_held = view->held.nano_usd;
     assert_int_equal(view->n_subs, now.n);
     for (size_t i = 0; i < view->n_subs; i++) {
         assert_string_equal(view->subs[i].id, now.ids[i]);
@@ -95,69 +108,220 @@ static void check_moves(const char *call)
         assert_true(strcmp(call, "retry") == 0 && before.state != TASK_DONE);
 }
 
+static int64_t sum_held(void)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < now.n; i++) {
+        const struct attempt *all[] = {&now.runs[i][0], &now.runs[i][1], &now.gone[i]};
+        for (int k = 0; k < 3; k++)
+            sum += all[k]->held > 0 ? all[k]->held : 0;
+    }
+    return sum;
+}
+
+static void check_money(const char *call)
+{
+    if (seen_spent != now.spent || seen_held != sum_held())
+        fail_msg("after %s %lld are spent and %lld held, not %lld and %lld", call,
+                 (long long)seen_spent, (long long)seen_held, (long long)now.spent,
+                 (long long)sum_held());
+    assert_true(seen_spent + seen_held <= LIMIT);
+}
+
+/* --- money -------------------------------------------------------------------------------- */
+
+static struct queue_spend cost;
+
+/* What the attempt will say that it has cost; now and then nothing. */
+static void bill(const struct attempt *attempt)
+{
+    cost = (struct queue_spend){attempt->held > 0 ? below((int)attempt->held + 1) : 0, 0};
+    probe.spent = below(4) != 0 ? &cost : NULL;
+}
+
+static void settle(struct attempt *attempt, const struct queue_spend *spent)
+{
+    if (attempt->held >= 0)
+        now.spent += spent != NULL ? spent->nano_usd : attempt->held;
+    attempt->held = -1;
+}
+
+static void settle_all(int sub)
+{
+    settle(&now.runs[sub][0], NULL);
+    settle(&now.runs[sub][1], NULL);
+    settle(&now.gone[sub], NULL);
+}
+
+static bool has_hedge(int sub)
+{
+    return now.runs[sub][1].token[0] != '\0';
+}
+
+static void forget_attempt(struct attempt *attempt)
+{
+    *attempt = (struct attempt){.held = -1};
+}
+
+/* One of two ends. */
+static void part(int sub, int which)
+{
+    now.gone[sub] = now.runs[sub][which];
+    now.runs[sub][0] = now.runs[sub][1 - which];
+    forget_attempt(&now.runs[sub][1]);
+}
+
 /* --- calls -------------------------------------------------------------------------------- */
 
 static int call_claim(int sub)
 {
     char nonce[16];
     snprintf(nonce, sizeof nonce, "n%d", below(1000000));
-    enum queue_status status =
-        probe_claim_for(&probe, now.task, now.ids[sub], nonce, below(3) == 0 ? 0 : 60000);
+    int64_t lease_ms = below(3) == 0 ? 0 : 60000;
+    enum queue_status status = probe_claim_for(&probe, now.task, now.ids[sub], nonce, lease_ms);
     assert_int_equal(status == QUEUE_OK, before.states[sub] == SUB_READY);
     assert_int_equal(status == QUEUE_CANCEL, before.states[sub] == SUB_CANCELLED);
-    if (status == QUEUE_OK)
-        snprintf(now.tokens[sub], sizeof now.tokens[sub], "%s", probe.token);
+    if (status == QUEUE_OK) {
+        forget_attempt(&now.runs[sub][0]);
+        forget_attempt(&now.runs[sub][1]);
+        snprintf(now.runs[sub][0].token, sizeof now.runs[sub][0].token, "%s", probe.token);
+        now.leased[sub] = lease_ms > 0;
+    }
     return (int)status;
 }
 
-/* The owner's token, or now and then a wrong one. */
-static const char *some_token(int sub, bool *ret_owner)
+static int call_hedge(int sub)
+{
+    char nonce[16];
+    snprintf(nonce, sizeof nonce, "h%d", below(1000000));
+    int64_t lease_ms = below(3) == 0 ? 0 : 60000;
+    enum queue_status status = probe_hedge(&probe, now.task, now.ids[sub], nonce, lease_ms);
+    assert_int_equal(status == QUEUE_OK, before.states[sub] == SUB_RUNNING && !has_hedge(sub) &&
+                                             before.state == TASK_RUNNING);
+    if (status == QUEUE_OK) {
+        snprintf(now.runs[sub][1].token, sizeof now.runs[sub][1].token, "%s", probe.token);
+        now.leased[sub] = now.leased[sub] || lease_ms > 0;
+    }
+    return (int)status;
+}
+
+/* The token of an attempt that owns the subtask, or owned it last, or now and then a wrong one. */
+static const char *some_token(int sub, int *ret_which, bool *ret_owner)
 {
     static char token[144];
-    *ret_owner = now.tokens[sub][0] != '\0' && below(4) != 0;
-    snprintf(token, sizeof token, "%s%s", now.tokens[sub], *ret_owner ? "" : "x");
+    *ret_which = has_hedge(sub) ? below(2) : 0;
+    *ret_owner = now.runs[sub][*ret_which].token[0] != '\0' && below(4) != 0;
+    snprintf(token, sizeof token, "%s%s", now.runs[sub][*ret_which].token, *ret_owner ? "" : "x");
     return token;
 }
 
 static int call_commit(int sub)
 {
     bool owner;
-    const char *token = some_token(sub, &owner);
+    int which;
+    const char *token = some_token(sub, &which, &owner);
+    bill(&now.runs[sub][which]);
     enum queue_status status = probe_commit(&probe, now.task, now.ids[sub], token);
     assert_int_equal(status == QUEUE_OK, owner && before.states[sub] == SUB_RUNNING);
     if (!owner)
         assert_true(status == QUEUE_STALE || status == QUEUE_CANCELLED);
     if (before.states[sub] == SUB_DONE && owner)
         assert_int_equal(status, QUEUE_DUP);
+    if (status != QUEUE_OK)
+        return (int)status;
+    settle(&now.runs[sub][which], probe.spent);
+    if (has_hedge(sub))
+        part(sub, 1 - which);
     return (int)status;
 }
 
 static int call_fail(int sub)
 {
     bool owner;
-    const char *token = some_token(sub, &owner);
+    int which;
+    const char *token = some_token(sub, &which, &owner);
     static const enum error_action actions[] = {ERROR_RETRY, ERROR_RETRY, ERROR_WAIT,
                                                 ERROR_MOVE,  ERROR_MOVE,  ERROR_DEAD};
+    bill(&now.runs[sub][which]);
     enum queue_status status =
         probe_fail(&probe, now.task, now.ids[sub], token, actions[below(6)], below(2) == 0 ? 0 : 1);
     if (!owner)
         assert_true(status == QUEUE_STALE || status == QUEUE_CANCELLED);
+    if (!owner || before.states[sub] != SUB_RUNNING)
+        return (int)status;
+    settle(&now.runs[sub][which], probe.spent);
+    if (has_hedge(sub)) {
+        assert_int_equal(status, QUEUE_RETRY);
+        part(sub, which);
+    }
     return (int)status;
 }
 
 static int call_renew(int sub)
 {
     bool owner;
-    const char *token = some_token(sub, &owner);
-    enum queue_status status =
-        probe_renew(&probe, now.task, now.ids[sub], token, below(3) == 0 ? 0 : 60000);
+    int which;
+    const char *token = some_token(sub, &which, &owner);
+    int64_t lease_ms = below(3) == 0 ? 0 : 60000;
+    enum queue_status status = probe_renew(&probe, now.task, now.ids[sub], token, lease_ms);
     assert_int_equal(status == QUEUE_OK, owner && before.states[sub] == SUB_RUNNING);
+    if (status == QUEUE_OK)
+        now.leased[sub] = lease_ms > 0 || (has_hedge(sub) && now.leased[sub]);
+    return (int)status;
+}
+
+static int call_reserve(int sub)
+{
+    bool owner;
+    int which;
+    const char *token = some_token(sub, &which, &owner);
+    int64_t worst = below(LIMIT / 3), others = sum_held();
+    struct attempt *attempt = &now.runs[sub][which];
+    others -= attempt->held > 0 ? attempt->held : 0;
+    enum queue_status status = probe_reserve(&probe, now.task, now.ids[sub], token, NULL, 0,
+                                             (struct queue_spend){worst, 0});
+    if (!owner || before.states[sub] != SUB_RUNNING) {
+        assert_true(status == QUEUE_STALE || status == QUEUE_CANCEL);
+        return (int)status;
+    }
+    assert_int_equal(status, now.spent + worst > LIMIT            ? QUEUE_BUDGET
+                             : now.spent + others + worst > LIMIT ? QUEUE_WAIT
+                                                                  : QUEUE_OK);
+    if (status == QUEUE_OK)
+        attempt->held = worst;
+    return (int)status;
+}
+
+/* One that ended beside another, or did not end itself: what it has cost is told. */
+static int call_lose(int sub)
+{
+    bool cancelled = before.states[sub] == SUB_CANCELLED && below(2) == 0;
+    int which = has_hedge(sub) ? below(2) : 0;
+    struct attempt *attempt = cancelled ? &now.runs[sub][which] : &now.gone[sub];
+    if (attempt->token[0] == '\0')
+        return QUEUE_OK;
+    bill(attempt);
+    enum queue_status status = probe_lose(&probe, now.task, now.ids[sub], attempt->token);
+    assert_true(status == QUEUE_OK || status == QUEUE_DUP);
+    settle(attempt, probe.spent);
     return (int)status;
 }
 
 static int call_expire(int sub)
 {
-    return (int)probe_sub(&probe, queue_expire, now.task, now.ids[sub]);
+    enum queue_status status =
+        (enum queue_status)probe_sub(&probe, queue_expire, now.task, now.ids[sub]);
+    bool runs = before.states[sub] == SUB_RUNNING;
+    if (!runs || now.leased[sub])
+        assert_int_equal(status, QUEUE_STALE);
+    if (now.leased[sub])
+        return (int)status;
+    bool ended = sub_state_terminal(before.states[sub]);
+    if (runs || ended)
+        settle_all(sub);
+    if (runs && has_hedge(sub))
+        part(sub, 1);
+    return (int)status;
 }
 
 static int call_promote(int sub)
@@ -175,7 +339,7 @@ static void bury_avoiding(struct queue *queue, const char *task, const char *sub
                           void *ctx)
 {
     static const char *const avoided[] = {"", "model@place", "model@place", "x@y"};
-    queue_bury(queue, task, sub, avoided[below(4)], fn, ctx);
+    queue_bury(queue, task, sub, avoided[below(4)], below(2) == 0 ? "" : "why", fn, ctx);
 }
 
 static int call_bury(int sub)
@@ -197,7 +361,17 @@ static int call_cancel(int sub)
 static int call_retry(int sub)
 {
     (void)sub;
-    return (int)probe_task(&probe, queue_retry, now.task);
+    enum queue_status status = probe_task(&probe, queue_retry, now.task);
+    for (int i = 0; i < now.n && status == QUEUE_OK; i++) {
+        if (now.states[i] != SUB_DEAD && now.states[i] != SUB_CANCELLED)
+            continue;
+        settle_all(i);
+        if (now.runs[i][0].token[0] != '\0')
+            now.gone[i] = now.runs[i][0];
+        forget_attempt(&now.runs[i][0]);
+        forget_attempt(&now.runs[i][1]);
+    }
+    return (int)status;
 }
 
 /* The next subtasks of the task: each may depend on those before it. */
@@ -214,6 +388,9 @@ static int add_nodes(struct probe_node *nodes, int n)
                          sizeof now.deps[sub] - strlen(now.deps[sub]), "s%d ", dep);
         now.expands[sub] = below(4) == 0;
         now.states[sub] = SUB_BLOCKED;
+        forget_attempt(&now.runs[sub][0]);
+        forget_attempt(&now.runs[sub][1]);
+        forget_attempt(&now.gone[sub]);
         nodes[made] = (struct probe_node){.id = now.ids[sub],
                                           .deps = now.deps[sub],
                                           .priority = below(5) - 2,
@@ -242,11 +419,12 @@ static const struct {
     {"renew", call_renew, 2}, {"expire", call_expire, 2},   {"promote", call_promote, 3},
     {"hold", call_hold, 1},   {"release", call_release, 2}, {"cancel", call_cancel, 1},
     {"retry", call_retry, 2}, {"expand", call_expand, 3},   {"bury", call_bury, 1},
+    {"hedge", call_hedge, 5}, {"reserve", call_reserve, 6}, {"lose", call_lose, 3},
 };
 
 static void step(void)
 {
-    int pick = below(34), at = 0;
+    int pick = below(48), at = 0;
     while (pick >= calls[at].weight)
         pick -= calls[at++].weight;
     before = now;
@@ -254,6 +432,7 @@ static void step(void)
     int status = calls[at].call(sub);
     look();
     check_moves(calls[at].name);
+    check_money(calls[at].name);
     if (probe_fsck(&probe) != 0)
         fail_msg("after %s of %s: %s", calls[at].name, now.ids[sub],
                  queue_status_name((enum queue_status)status));
@@ -270,8 +449,9 @@ static void finish(void)
             if (before.states[i] == SUB_READY) {
                 probe_run(&probe, now.task, now.ids[i]);
             } else if (before.states[i] == SUB_RUNNING) {
-                assert_int_equal(probe_commit(&probe, now.task, now.ids[i], now.tokens[i]),
-                                 QUEUE_OK);
+                before.states[i] = SUB_RUNNING;
+                while (call_commit(i) != QUEUE_OK)
+                    ;
             } else if (before.states[i] == SUB_DELAYED) {
                 call_promote(i);
             } else if (before.states[i] == SUB_HELD) {
@@ -301,6 +481,7 @@ static void every_sequence_of_calls_keeps_the_queue_whole(void **state)
         snprintf(now.task, sizeof now.task, "t%016d", round);
         struct probe_node nodes[MAX_SUBS];
         int n = add_nodes(nodes, 1 + below(6));
+        probe.budget = (struct queue_spend){LIMIT, 0};
         assert_int_equal(probe_submit(&probe, now.task, "d", nodes, (size_t)n), QUEUE_OK);
         look();
         for (int i = 0; i < STEPS; i++)

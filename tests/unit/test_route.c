@@ -257,11 +257,12 @@ static void a_prompt_that_was_too_long_goes_to_larger_windows_only(void **state)
     assert_int_equal(route_after("auth", "sonnet@claude", 0), 0);
     assert_arms("qwen haiku/800");
     models[1].context = 200000;
-    assert_int_equal(route_after("context_too_long", "sonnet@claude haiku@claude=50", 0), -ENODATA);
+    assert_int_equal(route_after("context_too_long", "sonnet@claude haiku@claude=50", 0),
+                     -EMSGSIZE);
     assert_string_equal(err.text,
                         "its prompt does not fit the window of sonnet, and no other model that may "
                         "run it has a larger one: it needs a window of more than 200000 tokens");
-    assert_int_equal(route_after("context_too_long", "qwen@a sonnet@claude", 250000), -ENODATA);
+    assert_int_equal(route_after("context_too_long", "qwen@a sonnet@claude", 250000), -EMSGSIZE);
     assert_non_null(strstr(err.text, "more than 250000 tokens"));
     models[0].context = models[1].context = models[2].context = 0;
 }
