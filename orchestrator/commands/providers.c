@@ -144,11 +144,14 @@ static void check_base(const struct survey *survey, struct finding *finding)
     if (strcmp(finding->provider->api, "search") != 0 || finding->why[0] != '\0')
         return;
     const struct finding *answers = base != NULL ? finding_of(survey, base) : NULL;
-    if (answers == NULL)
+    if (answers == NULL) {
         snprintf(finding->why, sizeof finding->why, "`base` names no provider that answers");
-    else if (answers->why[0] != '\0')
+    } else if (answers->why[0] != '\0') {
+        char *why = mem_must_strdup(answers->why); /* gcc cannot see that it is another's */
         snprintf(finding->why, sizeof finding->why, "its base is not usable: %.500s: %.400s", base,
-                 answers->why);
+                 why);
+        free(why);
+    }
 }
 
 static void look(struct survey *survey)
