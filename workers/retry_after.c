@@ -165,7 +165,7 @@ int64_t retry_after_value(const char *value, int64_t now_ms)
     return isnan(date) ? -1 : to_ms(date - (double)now_ms);
 }
 
-static int64_t server_now(const struct http_headers *headers, int64_t wall_ms)
+int64_t retry_after_now(const struct http_headers *headers, int64_t wall_ms)
 {
     const char *value = http_header(headers, "date");
     double date = value != NULL ? parse_date(value) : NAN;
@@ -180,7 +180,7 @@ int64_t retry_after_headers(const struct http_headers *headers, int64_t wall_ms)
     if (end != NULL && *end == '\0')
         return to_ms(ms);
     value = http_header(headers, "retry-after");
-    return value != NULL ? retry_after_value(value, server_now(headers, wall_ms)) : -1;
+    return value != NULL ? retry_after_value(value, retry_after_now(headers, wall_ms)) : -1;
 }
 
 int64_t retry_after_resets(const struct http_headers *headers, int64_t wall_ms)
@@ -197,7 +197,7 @@ int64_t retry_after_resets(const struct http_headers *headers, int64_t wall_ms)
         {"anthropic-ratelimit-output-tokens-remaining", "anthropic-ratelimit-output-tokens-reset"},
     };
     int64_t latest = -1;
-    int64_t now = server_now(headers, wall_ms);
+    int64_t now = retry_after_now(headers, wall_ms);
     for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
         const char *remaining = http_header(headers, limits[i].remaining);
         const char *reset = http_header(headers, limits[i].reset);

@@ -13,6 +13,8 @@
 
 #define RETRY_AFTER_MAX_MS ((int64_t)366 * 24 * 3600 * 1000)
 
+/* What time it is by the answer's own Date header; without a valid one, wall_ms (Unix epoch). */
+int64_t retry_after_now(const struct http_headers *headers, int64_t wall_ms);
 /* The headers that say it outright: retry-after-ms, then retry-after. A date is compared with the
  * response's own Date header, so that clocks that differ do no harm; without one, with wall_ms
  * (Unix epoch). */
