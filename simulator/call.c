@@ -17,7 +17,8 @@ struct sim_error sim_call_error(const struct sim_fault *fault)
         .kind = fault->kind, .status = (int)fault->status, .retry_after_s = fault->retry_after_s};
     if (error.kind == SIM_KIND_NONE)
         error.kind = SIM_KIND_OVERLOADED;
-    if (fault->message != NULL)
+    error.scripted = fault->message != NULL;
+    if (error.scripted)
         snprintf(error.message, sizeof error.message, "%s", fault->message);
     return error;
 }

@@ -44,17 +44,19 @@ static size_t add_placeholder(struct buf *out, const char *at, const struct sim_
         return buf_add_str(out, request->method), 8;
     if (strncmp(at, "{retry}", 7) == 0)
         return buf_printf(out, "%g", sim_family_retry_s(error)), 7;
+    if (strncmp(at, "{key}", 5) == 0)
+        return buf_add_str(out, request->key), 5;
     return 0;
 }
 
 void sim_family_message(struct buf *out, const struct sim_request *request,
                         const struct sim_error *error, const struct sim_error_row *row)
 {
-    if (error->message[0] != '\0') {
-        buf_add_str(out, error->message);
+    if (error->message[0] != '\0' && !error->scripted) {
+        buf_add_str(out, error->message); /* it quotes what came */
         return;
     }
-    for (const char *at = row->message; *at != '\0';) {
+    for (const char *at = error->scripted ? error->message : row->message; *at != '\0';) {
         size_t len = *at == '{' ? add_placeholder(out, at, request, error) : 0;
         if (len == 0) {
             buf_add_char(out, *at);

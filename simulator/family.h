@@ -32,7 +32,7 @@ struct sim_failure {
     struct buf body;
 };
 
-/* {model}, {tokens} and {retry} in a message are replaced. */
+/* {model}, {tokens}, {retry}, {method}, {path} and {key} in a message are replaced. */
 struct sim_error_row {
     int status;
     const char *type;

@@ -58,6 +58,7 @@ struct sim_error {
     double retry_after_s; /* < 0: the kind's own */
     char message[512];    /* "": the kind's own */
     char param[64];       /* field that is wrong; "": none */
+    bool scripted;        /* the message is the scenario's: its placeholders are replaced */
     bool limited;         /* the scenario's limits say it, and write its headers */
 };
 /* A bad_request; returns -EINVAL. */

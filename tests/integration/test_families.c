@@ -17,26 +17,48 @@
 #include "schemas/mem.h"
 #include "tests/lib/testbed.h"
 
-#define KEY "Secret/0123456789+abcdefghi"
+#define KEY "Secret/0123456789+abcdefgh%02d"
 #define KEY_PART "Secr" /* no text may have so much of it */
-#define KEYS_10 KEY " " KEY " " KEY " " KEY " " KEY " " KEY " " KEY " " KEY " " KEY " " KEY " "
+#define KEYS_10 "{key} {key} {key} {key} {key} {key} {key} {key} {key} {key} "
+#define KEYS 24 /* of each lane's pool: each that is refused, or out of money, is used no more */
 #define TEXT "Grüße aus Köln, 日本語 🎉 und nun: Schluß, ende."
 #define COUNT(table) (sizeof table / sizeof *table)
 #define PATIENCE_MS 90000
 #define WAITS 3
 #define MAX_REQUESTS 10000 /* what the simulator remembers */
 
+enum asks {
+    ASKS_CHAT,      /* streamed, and whole */
+    ASKS_RESPONSES, /* likewise, by OpenAI's Responses API */
+    ASKS_VECTORS,
+};
+
 static const struct api {
-    const char *name, *path;
+    const char *name; /* of the lane */
+    const char *api, *path;
+    enum asks asks;
 } apis[] = {
-    {"openai", ""},        {"openai-compatible", ""},   {"huggingface", "/huggingface"},
-    {"vllm", "/vllm"},     {"llamacpp", "/llamacpp"},   {"lmstudio", "/lmstudio"},
-    {"tgi", "/tgi"},       {"anthropic", "/anthropic"}, {"gemini", "/gemini"},
-    {"ollama", "/ollama"},
+    {"openai", "openai", "", ASKS_CHAT},
+    {"openai-compatible", "openai-compatible", "", ASKS_CHAT},
+    {"huggingface", "huggingface", "/huggingface", ASKS_CHAT},
+    {"vllm", "vllm", "/vllm", ASKS_CHAT},
+    {"llamacpp", "llamacpp", "/llamacpp", ASKS_CHAT},
+    {"lmstudio", "lmstudio", "/lmstudio", ASKS_CHAT}, /* plans by its compatible API */
+    {"tgi", "tgi", "/tgi", ASKS_CHAT},
+    {"anthropic", "anthropic", "/anthropic", ASKS_CHAT},
+    {"gemini", "gemini", "/gemini", ASKS_CHAT},
+    {"ollama", "ollama", "/ollama", ASKS_CHAT},
+    {"responses", "openai", "", ASKS_RESPONSES},
+    {"openai-vectors", "openai", "", ASKS_VECTORS},
+    {"huggingface-vectors", "huggingface", "/huggingface", ASKS_VECTORS},
+    {"tgi-vectors", "tgi", "/tgi", ASKS_VECTORS},
+    {"gemini-vectors", "gemini", "/gemini", ASKS_VECTORS},
+    {"ollama-vectors", "ollama", "/ollama", ASKS_VECTORS},
 };
 /* Each API has a lane, which is a provider, a model, a worker and a role of that name, for
- * streams and one for whole answers. */
-#define LANES (2 * COUNT(apis))
+ * streams and one for whole answers. Vectors are never streamed. */
+#define MAX_LANES (2 * COUNT(apis))
+#define LANES world.n_lanes
 
 #define NEVER_HURTS CLASS_NONE, CLASS_NONE
 #define BOTH(class_) CLASS_##class_, CLASS_##class_
@@ -56,7 +78,7 @@ static const struct fault {
     {"quota", "fault: quota", BOTH(QUOTA)},
     {"overloaded", "fault: overloaded", BOTH(OVERLOADED)},
     {"auth", "fault: auth", BOTH(AUTH)},
-    {"key_echo", "fault: {kind: auth, message: 'no such key: " KEY ", sorry'}", BOTH(AUTH)},
+    {"key_echo", "fault: {kind: auth, message: 'no such key: {key}, sorry'}", BOTH(AUTH)},
     {"key_cut", "fault: {kind: auth, message: '" KEYS_10 KEYS_10 KEYS_10 "'}", BOTH(AUTH)},
     {"context_too_long", "fault: context_too_long", BOTH(CONTEXT_TOO_LONG)},
     {"bad_request", "fault: bad_request", BOTH(BAD_REQUEST)},
@@ -109,8 +131,15 @@ static const struct exception {
     {"error_last", "lmstudio", CLASS_RETRY, CLASS_OVERLOADED},
 };
 
+/* What strikes vectors, too: the others are about tokens and their stream. */
+static const char *const vector_faults[] = {
+    "well",         "drip",  "pause",     "rate_limit", "quota", "overloaded", "auth",
+    "key_echo",     "502",   "cut_first", "no_model",   "cut",   "html_200",   "context_too_long",
+    "server_error", "stall", "malformed", "empty",      "close",
+};
+
 struct lane {
-    char name[32];
+    char name[48];
     const struct api *api;
     bool streamed;
 };
@@ -138,7 +167,8 @@ static struct world {
     uv_loop_t loop;
     struct queue *queue;
     struct config *config;
-    struct lane lanes[LANES];
+    struct lane lanes[MAX_LANES];
+    size_t n_lanes;
     struct visit *visits;
     size_t n_visits;
     struct buf plan_schema;
@@ -153,7 +183,7 @@ static enum error_class expected_class(const struct fault *fault, const struct l
 {
     for (size_t i = 0; i < COUNT(exceptions); i++)
         if (strcmp(exceptions[i].fault, fault->name) == 0 &&
-            strcmp(exceptions[i].api, lane->api->name) == 0)
+            strcmp(exceptions[i].api, lane->api->api) == 0)
             return lane->streamed ? exceptions[i].streamed : exceptions[i].whole;
     return lane->streamed ? fault->streamed : fault->whole;
 }
@@ -177,21 +207,38 @@ static void add_visit(const struct lane *lane, const struct fault *fault, bool o
     task_id_make(visit->task);
 }
 
+static bool is_struck(const struct lane *lane, const struct fault *fault)
+{
+    bool found = lane->api->asks != ASKS_VECTORS;
+    for (size_t i = 0; i < COUNT(vector_faults) && !found; i++)
+        found = strcmp(vector_faults[i], fault->name) == 0;
+    return found;
+}
+
+static void add_lane(const struct api *api, bool streamed)
+{
+    struct lane *lane = &world.lanes[world.n_lanes++];
+    lane->api = api;
+    lane->streamed = streamed;
+    snprintf(lane->name, sizeof lane->name, "%s-%s", api->name, streamed ? "stream" : "whole");
+    for (size_t j = 0; j < COUNT(faults); j++) {
+        if (!is_struck(lane, &faults[j]))
+            continue;
+        add_visit(lane, &faults[j], true, false);
+        if (expected_class(&faults[j], lane) != CLASS_NONE)
+            add_visit(lane, &faults[j], false, false);
+    }
+    if (api->asks != ASKS_VECTORS)
+        add_visit(lane, &faults[0], true, true);
+}
+
 static void make_visits(void)
 {
-    world.visits = mem_must_zalloc(LANES * (2 * COUNT(faults) + 1) * sizeof *world.visits);
-    for (size_t i = 0; i < LANES; i++) {
-        struct lane *lane = &world.lanes[i];
-        lane->api = &apis[i / 2];
-        lane->streamed = i % 2 == 0;
-        snprintf(lane->name, sizeof lane->name, "%s-%s", lane->api->name,
-                 lane->streamed ? "stream" : "whole");
-        for (size_t j = 0; j < COUNT(faults); j++) {
-            add_visit(lane, &faults[j], true, false);
-            if (expected_class(&faults[j], lane) != CLASS_NONE)
-                add_visit(lane, &faults[j], false, false);
-        }
-        add_visit(lane, &faults[0], true, true);
+    world.visits = mem_must_zalloc(MAX_LANES * (2 * COUNT(faults) + 1) * sizeof *world.visits);
+    for (size_t i = 0; i < COUNT(apis); i++) {
+        if (apis[i].asks != ASKS_VECTORS)
+            add_lane(&apis[i], true);
+        add_lane(&apis[i], false);
     }
 }
 
@@ -216,21 +263,31 @@ static void write_config(struct buf *out)
     for (size_t i = 0; i < LANES; i++) {
         const struct lane *lane = &world.lanes[i];
         buf_printf(out,
-                   "  %s: {api: %s, base_url: 'http://127.0.0.1:%%d%s', key: 'env:FAMILIES_KEY',"
-                   " stream: %s, timeouts: {first_token_ms: 8000, gap_ms: 5000}}\n",
-                   lane->name, lane->api->name, lane->api->path, lane->streamed ? "true" : "false");
+                   "  %s: {api: %s, base_url: 'http://127.0.0.1:%%d%s', stream: %s,"
+                   " timeouts: {first_token_ms: 8000, gap_ms: 5000}, breaker: {failures: 0},"
+                   " key: [",
+                   lane->name, lane->api->api, lane->api->path, lane->streamed ? "true" : "false");
+        for (int k = 0; k < KEYS; k++)
+            buf_printf(out, "%s'env:FAMILIES_KEY_%d'", k > 0 ? ", " : "", k);
+        buf_add_str(out, "]}\n");
     }
     buf_add_str(out, "models:\n  spare: {provider: spare}\n");
-    for (size_t i = 0; i < LANES; i++)
-        buf_printf(out, "  %s: {provider: %s, name: model-1, price: {input: 1, output: 2}}\n",
-                   world.lanes[i].name, world.lanes[i].name);
+    for (size_t i = 0; i < LANES; i++) {
+        const struct lane *lane = &world.lanes[i];
+        buf_printf(out, "  %s: {provider: %s, name: model-1, price: {input: 1, output: 2}%s}\n",
+                   lane->name, lane->name,
+                   lane->api->asks == ASKS_RESPONSES ? ", endpoint: responses" : "");
+    }
     buf_add_str(out, "workers:\n  - {name: spare, provider: spare, concurrency: 256}\n");
     for (size_t i = 0; i < LANES; i++)
         buf_printf(out, "  - {name: %s, provider: %s, concurrency: 256}\n", world.lanes[i].name,
                    world.lanes[i].name);
     buf_add_str(out, "roles:\n");
     for (size_t i = 0; i < LANES; i++)
-        buf_printf(out, "  %s: {models: [%s, spare], spill_ms: 86400000}\n", world.lanes[i].name,
+        buf_printf(out,
+                   "  %s: {models: [%s, spare], spill_ms: 86400000}\n"
+                   "  %s-alone: {models: [%s]}\n",
+                   world.lanes[i].name, world.lanes[i].name, world.lanes[i].name,
                    world.lanes[i].name);
 }
 
@@ -256,7 +313,12 @@ static int setup(void **state)
     (void)state;
     struct buf config = {0}, scenario = {0};
     struct err err = {0};
-    setenv("FAMILIES_KEY", KEY, 1);
+    for (int i = 0; i < KEYS; i++) {
+        char name[32], key[64];
+        snprintf(name, sizeof name, "FAMILIES_KEY_%d", i);
+        snprintf(key, sizeof key, KEY, i);
+        setenv(name, key, 1);
+    }
     make_visits();
     write_config(&config);
     write_scenario(&scenario);
@@ -307,6 +369,14 @@ static void submitted(void *ctx, enum queue_status status, const char *err)
     world.refused += status != QUEUE_OK;
 }
 
+/* What waits would rather go to the spare arm: it is not let. */
+static const char *role_of(const struct visit *visit)
+{
+    static char role[64];
+    snprintf(role, sizeof role, "%s%s", visit->lane->name, waits(visit) ? "-alone" : "");
+    return role;
+}
+
 static void submit(size_t index)
 {
     const struct visit *visit = &world.visits[index];
@@ -315,20 +385,25 @@ static void submit(size_t index)
     int len = snprintf(prompt, sizeof prompt, "#%zu. %s %s: answer.%s", index, visit->lane->name,
                        visit->fault->name, visit->plan ? " [plan]" : "");
     struct bytes none = {"", 0};
+    bool vectors = visit->lane->api->asks == ASKS_VECTORS;
+    char inputs[160];
+    int inputs_len = snprintf(inputs, sizeof inputs, "[\"%s\",\"and more\"]", prompt);
     struct message message = {
         .type = MESSAGE_work,
-        .work = {.kind = "run",
+        .work = {.kind = vectors ? "embed" : "run",
                  .title = visit->fault->name,
-                 .role = visit->lane->name,
+                 .role = role_of(visit),
                  .prompt = {prompt, (size_t)len},
+                 .inputs = vectors ? (struct bytes){inputs, (size_t)inputs_len} : none,
                  .json_schema = visit->plan
                                     ? (struct bytes){world.plan_schema.data, world.plan_schema.len}
                                     : none,
                  .temperature = -1}};
     assert_int_equal(message_encode(&message, &work), 0);
-    message = (struct message){
-        .type = MESSAGE_meta,
-        .meta = {.kind = "run", .role = visit->lane->name, .title = visit->fault->name}};
+    message = (struct message){.type = MESSAGE_meta,
+                               .meta = {.kind = vectors ? "embed" : "run",
+                                        .role = role_of(visit),
+                                        .title = visit->fault->name}};
     assert_int_equal(message_encode(&message, &meta), 0);
     struct queue_node node = {.id = "a",
                               .max_attempts = visit->once ? 3 : 1,
@@ -453,6 +528,8 @@ static void judge_timing(const struct visit *visit)
     check(visit, timing->http_status == 200 && timing->error_class[0] == '\0', "status");
     check(visit, strcmp(timing->finish, "done") == 0, "finish");
     check(visit, timing->received_bytes > (int64_t)sizeof TEXT, "bytes received");
+    if (visit->lane->api->asks == ASKS_VECTORS) /* some servers count no tokens of texts */
+        return;
     check(visit, timing->prompt_tokens > 0 && timing->output_tokens > 0, "tokens");
     check(visit, timing->cost_usd > 0, "cost");
     check(visit, !visit->lane->streamed || timing->ttft_ms > 0, "first token");
@@ -465,6 +542,19 @@ static void judge_timing(const struct visit *visit)
               "generating");
         check(visit, timing->output_tokens == 12, "tokens counted");
     }
+}
+
+/* Two texts, two vectors of one size. */
+static void judge_vectors(const struct visit *visit)
+{
+    struct bytes text = visit->outcome.outcome.text;
+    json_t *vectors = json_parse(text.data, text.len, NULL);
+    size_t n = json_array_size(json_array_get(vectors, 0));
+    check(visit,
+          json_array_size(vectors) == 2 && n > 0 &&
+              json_array_size(json_array_get(vectors, 1)) == n,
+          "vectors");
+    json_decref(vectors);
 }
 
 static void judge_answer(const struct visit *visit)
@@ -485,6 +575,10 @@ static void judge_answer(const struct visit *visit)
     }
     if (moved || strncmp(visit->fault->rule, "tokens", 6) == 0)
         return;
+    if (visit->lane->api->asks == ASKS_VECTORS) {
+        judge_vectors(visit);
+        return;
+    }
     check(visit,
           outcome->text.len == strlen(TEXT) && memcmp(outcome->text.data, TEXT, strlen(TEXT)) == 0,
           "text");
