@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "workers/swar.h"
 #include "workers/utf8.h"
 
 static bool is_space(char c)
@@ -51,24 +52,49 @@ static int hex_four(const char *at, const char *end)
 /* The check_ functions take the first byte of a value and return the place behind it; NULL when it
  * is not valid. */
 
+/* The next quote, backslash or control character of a string; `end` when there is none. */
+static const char *next_special(const char *at, const char *end)
+{
+    for (; end - at >= SWAR_BYTES; at += SWAR_BYTES) {
+        swar_block block = swar_load(at);
+        swar_mask special = swar_equal(block, '"') | swar_equal(block, '\\') | swar_control(block);
+        if (special != 0)
+            return at + swar_first(special);
+    }
+    while (at < end && *at != '"' && *at != '\\' && (unsigned char)*at >= 0x20)
+        at++;
+    return at;
+}
+
+/* What stands behind a backslash; returns its last byte. */
+static const char *check_escape(const char *at, const char *end)
+{
+    if (at == end)
+        return NULL;
+    switch (*at) {
+    case '"':
+    case '\\':
+    case '/':
+    case 'b':
+    case 'f':
+    case 'n':
+    case 'r':
+    case 't':
+        return at;
+    case 'u':
+        return hex_four(at + 1, end) >= 0 ? at + 4 : NULL;
+    default:
+        return NULL;
+    }
+}
+
 static const char *check_string(const char *at, const char *end)
 {
-    for (at++; at < end; at++) {
+    for (at++; (at = next_special(at, end)) < end; at++) {
         if (*at == '"')
             return at + 1;
-        if ((unsigned char)*at < 0x20)
+        if (*at != '\\' || (at = check_escape(at + 1, end)) == NULL)
             return NULL;
-        if (*at != '\\')
-            continue;
-        if (++at == end)
-            return NULL;
-        if (*at == 'u') {
-            if (hex_four(at + 1, end) < 0)
-                return NULL;
-            at += 4;
-        } else if (*at == '\0' || strchr("\"\\/bfnrt", *at) == NULL) {
-            return NULL;
-        }
     }
     return NULL;
 }
@@ -160,24 +186,15 @@ static const char *check_value(const char *at, const char *end, int depth)
     }
 }
 
+/* By the first byte of a checked value. */
 static enum json_view_kind kind_of(char first)
 {
-    switch (first) {
-    case '{':
-        return JSON_VIEW_OBJECT;
-    case '[':
-        return JSON_VIEW_ARRAY;
-    case '"':
-        return JSON_VIEW_STRING;
-    case 'n':
-        return JSON_VIEW_NULL;
-    case 't':
-        return JSON_VIEW_TRUE;
-    case 'f':
-        return JSON_VIEW_FALSE;
-    default:
-        return JSON_VIEW_NUMBER;
-    }
+    static const unsigned char kinds[128] = {
+        ['{'] = JSON_VIEW_OBJECT, ['['] = JSON_VIEW_ARRAY, ['"'] = JSON_VIEW_STRING,
+        ['n'] = JSON_VIEW_NULL,   ['t'] = JSON_VIEW_TRUE,  ['f'] = JSON_VIEW_FALSE,
+    };
+    unsigned char kind = kinds[first & 0x7f];
+    return kind != JSON_VIEW_NONE ? (enum json_view_kind)kind : JSON_VIEW_NUMBER;
 }
 
 bool json_view_parse(struct json_view *ret, const char *text, size_t len)
@@ -196,61 +213,141 @@ bool json_view_parse(struct json_view *ret, const char *text, size_t len)
 
 /* The skip_ functions walk over bytes that json_view_parse() has checked. */
 
-static const char *skip_string(const char *at)
+/* Whether the byte is escaped: by an odd number of backslashes before it. What is before a string's
+ * inside is its quote, so that the search ends there. */
+static bool is_escaped(const char *at)
 {
-    for (at++; *at != '"'; at++)
-        if (*at == '\\')
-            at++;
+    const char *from = at;
+    while (from[-1] == '\\')
+        from--;
+    return (at - from) % 2 != 0;
+}
+
+/* The next quote. Names and short texts are searched here; for long ones memchr() is faster. */
+static const char *next_quote(const char *at, const char *end)
+{
+    for (int i = 0; i < 4 && end - at >= SWAR_BYTES; i++, at += SWAR_BYTES) {
+        swar_mask quotes = swar_equal(swar_load(at), '"');
+        if (quotes != 0)
+            return at + swar_first(quotes);
+    }
+    return memchr(at, '"', (size_t)(end - at));
+}
+
+static const char *skip_long_string(const char *at, const char *end)
+{
+    do
+        at = next_quote(at + 1, end);
+    while (is_escaped(at));
     return at + 1;
 }
 
-static const char *skip_value(const char *at, const char *end)
+/* Most strings are names, which lie in one block. */
+static inline const char *skip_string(const char *at, const char *end)
+{
+    if (end - at > SWAR_BYTES) {
+        swar_mask quotes = swar_equal(swar_load(at + 1), '"');
+        const char *quote = at + 1 + swar_first(quotes | SWAR_LAST);
+        if (quotes != 0 && quote[-1] != '\\')
+            return quote + 1;
+    }
+    return skip_long_string(at, end);
+}
+
+/* White space inside a container: its closing bracket ends it. */
+static inline const char *skip_blank(const char *at)
+{
+    while ((unsigned char)*at <= ' ')
+        at++;
+    return at;
+}
+
+/* From an opening bracket. */
+static const char *skip_container(const char *at, const char *end)
+{
+    for (int depth = 0;; at++) {
+        switch (*at) {
+        case '"':
+            at = skip_string(at, end) - 1;
+            break;
+        case '{':
+        case '[':
+            depth++;
+            break;
+        case '}':
+        case ']':
+            if (--depth == 0)
+                return at + 1;
+            break;
+        default:
+            break;
+        }
+    }
+}
+
+static inline const char *skip_value(const char *at, const char *end)
 {
     if (*at == '"')
-        return skip_string(at);
-    if (*at != '{' && *at != '[') {
-        while (at < end && *at != ',' && *at != '}' && *at != ']' && !is_space(*at))
-            at++;
-        return at;
-    }
-    for (int depth = 0;;) {
-        if (*at == '"') {
-            at = skip_string(at);
-            continue;
-        }
-        if (*at == '{' || *at == '[')
-            depth++;
-        else if ((*at == '}' || *at == ']') && --depth == 0)
-            return at + 1;
+        return skip_string(at, end);
+    if (*at == '{' || *at == '[')
+        return skip_container(at, end);
+    while (at < end && *at != ',' && *at != '}' && *at != ']' && !is_space(*at))
         at++;
+    return at;
+}
+
+/* One step of json_view_next() without its checks. `at` is the opening bracket, or what follows the
+ * last value: a comma or the closing bracket. NULL at the end. */
+static inline const char *step(const char *at, const char *end, bool object, struct json_view *key,
+                               struct json_view *value)
+{
+    if (*at == '}' || *at == ']')
+        return NULL;
+    at = skip_blank(at + 1);
+    if (*at == '}' || *at == ']')
+        return NULL;
+    if (object) {
+        const char *to = skip_string(at, end);
+        *key = (struct json_view){at, (size_t)(to - at), JSON_VIEW_STRING};
+        at = skip_blank(skip_blank(to) + 1); /* over the colon */
     }
+    const char *to = skip_value(at, end);
+    *value = (struct json_view){at, (size_t)(to - at), kind_of(*at)};
+    return skip_blank(to);
 }
 
 bool json_view_next(struct json_view *rest, struct json_view *key, struct json_view *value)
 {
+    struct json_view name = {0};
     if (rest->kind != JSON_VIEW_OBJECT && rest->kind != JSON_VIEW_ARRAY)
         return false;
-    /* rest starts at the opening bracket, or at what follows the last value: a comma or the end. */
     const char *end = rest->text + rest->len;
-    const char *at = rest->text;
-    if (*at == '}' || *at == ']')
+    const char *at = step(rest->text, end, rest->kind == JSON_VIEW_OBJECT, &name, value);
+    if (at == NULL)
         return false;
-    at = skip_space(at + 1, end);
-    if (*at == '}' || *at == ']')
-        return false;
-    struct json_view name = {0};
-    if (rest->kind == JSON_VIEW_OBJECT) {
-        const char *to = skip_string(at);
-        name = (struct json_view){at, (size_t)(to - at), JSON_VIEW_STRING};
-        at = skip_space(skip_space(to, end) + 1, end); /* over the colon */
-    }
-    const char *to = skip_value(at, end);
-    *value = (struct json_view){at, (size_t)(to - at), kind_of(*at)};
     if (key != NULL)
         *key = name;
-    at = skip_space(to, end);
     *rest = (struct json_view){at, (size_t)(end - at), rest->kind};
     return true;
+}
+
+/* What a backslash and this letter stand for. */
+static char escaped(char letter)
+{
+    switch (letter) {
+    case 'n':
+        return '\n';
+    case 't':
+        return '\t';
+    case 'r':
+        return '\r';
+    case 'b':
+        return '\b';
+    case 'f':
+        return '\f';
+    default:
+        return letter;
+    }
 }
 
 /* One character of a string's inside, escapes resolved, as UTF-8. Returns its length; *at moves. */
@@ -265,9 +362,7 @@ static size_t next_char(const char **at, const char *end, char ret[4])
         return len > 0 ? len : 3;
     }
     if (from[1] != 'u') {
-        static const char escapes[] = "b\bf\fn\nr\rt\t";
-        const char *found = strchr(escapes, from[1]);
-        ret[0] = found != NULL ? found[1] : from[1];
+        ret[0] = escaped(from[1]);
         *at = from + 2;
         return 1;
     }
@@ -294,18 +389,38 @@ static size_t next_char(const char **at, const char *end, char ret[4])
     return len;
 }
 
+/* Copies what needs no look: ASCII without escapes. Returns its length. */
+static size_t copy_plain(char *to, const char *from, const char *end)
+{
+    const char *at = from;
+    for (; end - at >= SWAR_BYTES; at += SWAR_BYTES, to += SWAR_BYTES) {
+        swar_block block = swar_load(at);
+        swar_mask special = swar_high(block) | swar_equal(block, '\\');
+        swar_store(to, block); /* what follows the special byte is written again */
+        if (special != 0)
+            return (size_t)(at - from) + swar_first(special);
+    }
+    while (at < end && *at != '\\' && (unsigned char)*at < 0x80)
+        *to++ = *at++;
+    return (size_t)(at - from);
+}
+
 bool json_view_text(struct json_view view, struct buf *out)
 {
     if (view.kind != JSON_VIEW_STRING)
         return false;
     const char *at = view.text + 1, *end = view.text + view.len - 1;
-    buf_reserve(out, (size_t)(end - at)); /* an escape is never shorter than what it stands for */
+    if (!buf_reserve(out, (size_t)(end - at)))
+        return true;
     while (at < end) {
-        const char *escape = memchr(at, '\\', (size_t)(end - at));
-        const char *plain_end = escape != NULL ? escape : end;
-        utf8_add_repaired(out, at, (size_t)(plain_end - at));
-        at = plain_end;
-        if (escape != NULL) {
+        /* No character is longer than what it is written as, but those that are no UTF-8. */
+        if (out->cap - out->len <= (size_t)(end - at) && !buf_reserve(out, (size_t)(end - at)))
+            return true;
+        size_t plain = copy_plain(out->data + out->len, at, end);
+        out->len += plain;
+        at += plain;
+        out->data[out->len] = '\0';
+        if (at < end) {
             char utf8[4];
             size_t len = next_char(&at, end, utf8);
             buf_add(out, utf8, len);
@@ -317,8 +432,11 @@ bool json_view_text(struct json_view view, struct buf *out)
 static bool name_equals(struct json_view key, const char *text, size_t len)
 {
     const char *at = key.text + 1, *end = key.text + key.len - 1;
-    if (memchr(at, '\\', (size_t)(end - at)) == NULL)
-        return (size_t)(end - at) == len && memcmp(at, text, len) == 0;
+    size_t inside = (size_t)(end - at);
+    if (inside == len && memcmp(at, text, len) == 0)
+        return true; /* no text that is asked for has a backslash */
+    if (memchr(at, '\\', inside) == NULL)
+        return false;
     while (at < end) {
         char utf8[4];
         size_t add = next_char(&at, end, utf8);
@@ -353,19 +471,34 @@ bool json_view_copy(struct json_view view, char *ret, size_t cap)
     return true;
 }
 
+/* The name's index; n when it is none of them. A key without escapes, as nearly all are, is
+ * compared only with names of its length. */
+static size_t find_name(struct json_view key, const struct json_view_name *names, size_t n)
+{
+    const char *text = key.text + 1;
+    size_t len = key.len - 2, i = 0;
+    while (i < n && (names[i].len != len || memcmp(names[i].text, text, len) != 0))
+        i++;
+    if (i < n || memchr(text, '\\', len) == NULL)
+        return i;
+    for (i = 0; i < n && !name_equals(key, names[i].text, names[i].len);)
+        i++;
+    return i;
+}
+
 void json_view_members(struct json_view object, const struct json_view_name *names, size_t n,
                        struct json_view *ret)
 {
     memset(ret, 0, n * sizeof *ret);
     if (object.kind != JSON_VIEW_OBJECT)
         return;
-    struct json_view rest = object, key, value;
-    while (json_view_next(&rest, &key, &value))
-        for (size_t i = 0; i < n; i++)
-            if (name_equals(key, names[i].text, names[i].len)) {
-                ret[i] = value;
-                break;
-            }
+    struct json_view key, value;
+    const char *at = object.text, *end = at + object.len;
+    while ((at = step(at, end, true, &key, &value)) != NULL) {
+        size_t i = find_name(key, names, n);
+        if (i < n)
+            ret[i] = value;
+    }
 }
 
 struct json_view json_view_member(struct json_view object, const char *name)

@@ -308,62 +308,71 @@ static void read_message(struct provider_reply *reply, struct json_view message)
     read_stop(reply, message);
 }
 
-static void on_message_start(struct provider_reply *reply, struct json_view event)
+/* The members of an event, found in one walk: `delta` is that of two kinds. */
+enum { TYPE, DELTA, BLOCK, MESSAGE, USAGE, ERROR, FOUND };
+
+static void on_message_start(struct provider_reply *reply, const struct json_view *found)
 {
-    read_message(reply, json_view_member(event, "message"));
+    read_message(reply, found[MESSAGE]);
 }
 
-static void on_block_start(struct provider_reply *reply, struct json_view event)
+static void on_block_start(struct provider_reply *reply, const struct json_view *found)
 {
-    read_block(reply, json_view_member(event, "content_block"));
+    read_block(reply, found[BLOCK]);
 }
 
-static void on_block_delta(struct provider_reply *reply, struct json_view event)
+static void on_block_delta(struct provider_reply *reply, const struct json_view *found)
 {
-    read_block(reply, json_view_member(event, "delta"));
+    read_block(reply, found[DELTA]);
 }
 
-static void on_message_delta(struct provider_reply *reply, struct json_view event)
+static void on_message_delta(struct provider_reply *reply, const struct json_view *found)
 {
-    read_usage(reply, json_view_member(event, "usage"));
-    read_stop(reply, json_view_member(event, "delta"));
+    read_usage(reply, found[USAGE]);
+    read_stop(reply, found[DELTA]);
 }
 
-static void on_message_stop(struct provider_reply *reply, struct json_view event)
+static void on_message_stop(struct provider_reply *reply, const struct json_view *found)
 {
-    (void)event;
+    (void)found;
     wire_conclude(reply);
 }
 
 /* Events that are not here, such as ping, say nothing. */
 static const struct {
     const char *type;
-    void (*handle)(struct provider_reply *reply, struct json_view event);
+    void (*handle)(struct provider_reply *reply, const struct json_view *found);
 } events[] = {
     {"content_block_delta", on_block_delta}, {"content_block_start", on_block_start},
     {"message_start", on_message_start},     {"message_delta", on_message_delta},
-    {"message_stop", on_message_stop},       {"message", read_message},
+    {"message_stop", on_message_stop},
 };
 
 static void document(struct provider_reply *reply, struct json_view view, enum error_class unknown)
 {
     static const struct json_view_name names[] = {
-        JSON_VIEW_NAME("type"),
-        JSON_VIEW_NAME("error"),
+        [TYPE] = JSON_VIEW_NAME("type"),
+        [DELTA] = JSON_VIEW_NAME("delta"),
+        [BLOCK] = JSON_VIEW_NAME("content_block"),
+        [MESSAGE] = JSON_VIEW_NAME("message"),
+        [USAGE] = JSON_VIEW_NAME("usage"),
+        [ERROR] = JSON_VIEW_NAME("error"),
     };
-    struct json_view found[2];
-    json_view_members(view, names, 2, found);
-    if (json_view_equals(found[0], "error")) {
+    struct json_view found[FOUND];
+    json_view_members(view, names, FOUND, found);
+    if (json_view_equals(found[TYPE], "error")) {
         failure_inside(reply, view, unknown);
         return;
     }
-    if (wire_error(reply, view, found[1], unknown))
+    if (wire_error(reply, view, found[ERROR], unknown))
         return;
     for (size_t i = 0; i < sizeof events / sizeof *events; i++)
-        if (json_view_equals(found[0], events[i].type)) {
-            events[i].handle(reply, view);
+        if (json_view_equals(found[TYPE], events[i].type)) {
+            events[i].handle(reply, found);
             return;
         }
+    if (json_view_equals(found[TYPE], "message")) /* the whole answer */
+        read_message(reply, view);
 }
 
 static void event(const struct provider *provider, struct provider_reply *reply, const char *data,

@@ -2,10 +2,20 @@
 
 #include <string.h>
 
+#include "workers/swar.h"
+
 size_t utf8_valid(const char *text, size_t len)
 {
     size_t at = 0;
     while (at < len) {
+        while (len - at >= SWAR_BYTES) { /* most text is ASCII */
+            swar_block block = swar_load(text + at);
+            if ((swar_high(block) | swar_equal(block, '\0')) != 0)
+                break;
+            at += SWAR_BYTES;
+        }
+        if (at == len)
+            break;
         size_t sequence = text[at] == '\0' ? 0 : utf8_sequence(text + at, len - at);
         if (sequence == 0)
             break;

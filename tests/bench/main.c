@@ -7,8 +7,9 @@
 #include "tests/bench/bench.h"
 
 static const struct benchmark *const benchmarks[] = {
-    &benchmark_floors, &benchmark_throughput, &benchmark_latency, &benchmark_streams,
-    &benchmark_idle,   &benchmark_backlog,    &benchmark_path,    NULL};
+    &benchmark_floors,  &benchmark_throughput, &benchmark_latency,
+    &benchmark_streams, &benchmark_idle,       &benchmark_backlog,
+    &benchmark_path,    &benchmark_parse,      NULL};
 static bool as_json;
 
 void figure_print(const struct figure *figure)

@@ -180,6 +180,81 @@ static void damaged_characters_become_replacement_characters(void **state)
     buf_release(&out);
 }
 
+/* {"name":"...","z":1} in memory of exactly its size, which a sanitizer guards. */
+static void check_string(const struct buf *inside, const struct buf *expected)
+{
+    struct buf json = {0}, text = {0};
+    struct json_view view;
+    buf_add_str(&json, "{\"name\":\"");
+    buf_add(&json, inside->data, inside->len);
+    buf_add_str(&json, "\",\"z\":1}");
+    char *exact = malloc(json.len);
+    memcpy(exact, json.data, json.len);
+    assert_int_equal(json_view_parse(&view, exact, json.len), expected != NULL);
+    if (expected != NULL) {
+        assert_true(json_view_text(json_view_member(view, "name"), &text));
+        assert_int_equal(text.len, expected->len);
+        assert_memory_equal(text.data, expected->data, text.len);
+        assert_int_equal(json_view_int(json_view_member(view, "z"), 0), 1);
+    }
+    for (size_t cut = 0; cut < json.len; cut++) { /* no part of it is a document */
+        char *part = malloc(cut + 1);
+        memcpy(part, exact, cut);
+        assert_false(json_view_parse(&view, part, cut));
+        free(part);
+    }
+    free(exact);
+    buf_release(&json);
+    buf_release(&text);
+}
+
+static void anything_may_stand_at_any_place_of_a_string(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *json, *text; /* NULL: not valid */
+    } pieces[] = {
+        {"", ""},
+        {"\\\"", "\""},
+        {"\\\\", "\\"},
+        {"\\\\\\\"", "\\\""},
+        {"\\n", "\n"},
+        {"\\u00fc", "\xc3\xbc"},
+        {"\\ud83c\\udf89", "\xf0\x9f\x8e\x89"},
+        {"\xc3\xbc", "\xc3\xbc"},
+        {"\xe6\x97\xa5\xe6\x9c\xac", "\xe6\x97\xa5\xe6\x9c\xac"},
+        {"\xf0\x9f\x8e\x89", "\xf0\x9f\x8e\x89"},
+        {"\xff", "\xef\xbf\xbd"},
+        {"\x7f", "\x7f"},
+        {"{[,:]}", "{[,:]}"},
+        {"\x1f", NULL},
+        {"\n", NULL},
+        {"\\x", NULL},
+        {"\\u12", NULL},
+    };
+    for (size_t p = 0; p < sizeof pieces / sizeof *pieces; p++)
+        for (size_t before = 0; before < 40; before++)
+            for (size_t after = 0; after < 40; after += 13) {
+                struct buf inside = {0}, expected = {0};
+                for (size_t i = 0; i < before + after + 2; i++) {
+                    char plain = (char)('a' + i % 26);
+                    if (i == before || i == before + after + 1) {
+                        buf_add_str(&inside, pieces[p].json);
+                        if (pieces[p].text != NULL)
+                            buf_add_str(&expected, pieces[p].text);
+                    } else {
+                        buf_add_char(&inside, plain);
+                        buf_add_char(&expected, plain);
+                    }
+                }
+                buf_reserve(&inside, 1);
+                buf_reserve(&expected, 1);
+                check_string(&inside, pieces[p].text != NULL ? &expected : NULL);
+                buf_release(&inside);
+                buf_release(&expected);
+            }
+}
+
 static void members_are_found_by_name_and_the_last_one_counts(void **state)
 {
     (void)state;
@@ -285,6 +360,7 @@ int main(void)
         cmocka_unit_test(invalid_documents_are_refused_as_with_jansson),
         cmocka_unit_test(damaged_documents_are_judged_no_stricter_than_by_jansson),
         cmocka_unit_test(damaged_characters_become_replacement_characters),
+        cmocka_unit_test(anything_may_stand_at_any_place_of_a_string),
         cmocka_unit_test(members_are_found_by_name_and_the_last_one_counts),
         cmocka_unit_test(values_of_another_kind_give_the_fallback),
         cmocka_unit_test(integers_that_do_not_fit_give_the_fallback),
