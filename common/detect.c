@@ -15,6 +15,7 @@
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define LOCAL_CONTEXT 8192 /* Ollama's own default cuts prompts off without a word */
 #define ALL_MODELS 160
+#define RUNTIME_MODELS 24                  /* of one runtime */
 #define SIMULATED_KEY "cmd:echo simulated" /* the formats that demand a key get one */
 
 /* What is known of them is in the registry. */
@@ -83,7 +84,7 @@ const struct detect_runtime *detect_runtimes(size_t *ret_count)
 void detect_release(struct detect_runtime *runtimes, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        buf_release(&runtimes[i].models);
+        free(runtimes[i].models);
 }
 
 /* --- writing the configuration ------------------------------------------------------------- */
@@ -146,11 +147,8 @@ static void add_worker(struct draft *draft, const char *provider, int concurrenc
 static void add_runtime(struct draft *draft, const struct detect_runtime *runtime)
 {
     bool first = true;
-    const char *at = runtime->models.len > 0 ? runtime->models.data : "";
-    for (size_t len; *at != '\0'; at += len + 1) {
-        char name[256];
-        len = strcspn(at, "\n");
-        snprintf(name, sizeof name, "%.*s", (int)len, at);
+    for (size_t i = 0; i < runtime->n_models && i < RUNTIME_MODELS; i++) {
+        const char *name = runtime->models[i].name;
         const char *alias = take_alias(draft, name, false);
         if (alias == NULL)
             break;

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "common/config.h"
 #include "common/err.h"
@@ -13,20 +14,33 @@
 /* Most time that looking for local runtimes takes, ms. */
 #define DETECT_BUDGET_MS 50
 
-/* A local runtime at a usual place. */
+#define DETECT_NAME_SIZE 129
+
+struct detect_model {
+    char name[DETECT_NAME_SIZE];
+    char parameters[16]; /* "8.2B"; "": not told */
+    int64_t bytes;       /* on the disk; 0: not told */
+};
+
+/* A local runtime at a usual place, or at any other. */
 struct detect_runtime {
     const char *provider; /* name it gets in the configuration */
     const char *api;
     const char *path;     /* lists models as JSON */
-    const char *port_env; /* tests and odd machines name other ports here */
+    const char *port_env; /* tests and odd machines name other ports here; NULL: nobody does */
+    uint32_t address;     /* IPv4 in network order; 0: 127.0.0.1 */
     int port;
-    bool found;
-    struct buf models; /* names, each ended by \n; bounded */
+    int status;     /* of its answer; 0: none came */
+    bool found;     /* it answered as runtimes do */
+    char owner[32]; /* whom it says its models belong to, which tells what it is; "" */
+    struct detect_model *models;
+    size_t n_models;
 };
 const struct detect_runtime *detect_runtimes(size_t *ret_count);
 
-/* Asks all of them at once, at most budget_ms; fills found and models. `runtimes` is a copy of the
- * table; detect_release() frees what was learnt. */
+#define DETECT_PROBES 64 /* most runtimes asked at once */
+/* Asks all of them at once, at most budget_ms; fills what they are and have. `runtimes` is a copy
+ * of the table; detect_release() frees what was learnt. */
 void detect_probe(struct detect_runtime *runtimes, size_t count, int budget_ms);
 void detect_release(struct detect_runtime *runtimes, size_t count);
 

@@ -13,11 +13,10 @@
 #include "common/clock.h"
 #include "common/detect.h"
 #include "common/json.h"
+#include "schemas/mem.h"
 
-#define MAX_PROBES 16
-#define MAX_ANSWER ((size_t)256 * 1024)
-#define MAX_MODELS 24
-#define MAX_NAME 128
+#define MAX_ANSWER ((size_t)1024 * 1024)
+#define MAX_MODELS 1000
 
 struct probe {
     struct detect_runtime *runtime;
@@ -29,14 +28,14 @@ struct probe {
 static void probe_open(struct probe *probe, struct detect_runtime *runtime)
 {
     *probe = (struct probe){.runtime = runtime, .fd = -1};
-    const char *port = getenv(runtime->port_env);
+    const char *port = runtime->port_env != NULL ? getenv(runtime->port_env) : NULL;
     if (port != NULL)
         runtime->port = (int)strtol(port, NULL, 10);
     if (runtime->port <= 0 || runtime->port > 65535)
         return;
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons((uint16_t)runtime->port)};
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    address.sin_addr.s_addr = runtime->address != 0 ? runtime->address : htonl(INADDR_LOOPBACK);
     probe->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (probe->fd < 0)
         return;
@@ -94,7 +93,7 @@ static void probe_read(struct probe *probe)
 static bool name_is_usable(const char *name)
 {
     size_t len = strlen(name);
-    if (len == 0 || len > MAX_NAME)
+    if (len == 0 || len > DETECT_NAME_SIZE - 1)
         return false;
     for (const char *at = name; *at != '\0'; at++)
         if (*at <= ' ' || *at > '~')
@@ -102,33 +101,54 @@ static bool name_is_usable(const char *name)
     return true;
 }
 
+/* One model of the list: Ollama names it `name`, the others `id`. */
+static void learn_model(struct detect_runtime *runtime, const json_t *item, bool ollama)
+{
+    const char *name = json_str(item, ollama ? "name" : "id", "");
+    struct detect_model *model = &runtime->models[runtime->n_models];
+    if (!name_is_usable(name))
+        return;
+    snprintf(model->name, sizeof model->name, "%s", name);
+    snprintf(model->parameters, sizeof model->parameters, "%s",
+             json_str(json_get(item, "details"), "parameter_size", ""));
+    model->bytes = json_int(item, "size", 0);
+    if (model->bytes == 0) /* llama-server */
+        model->bytes = json_int(json_get(item, "meta"), "size", 0);
+    if (runtime->owner[0] == '\0')
+        snprintf(runtime->owner, sizeof runtime->owner, "%s", json_str(item, "owned_by", ""));
+    runtime->n_models++;
+}
+
 /* Ollama: {"models": [{"name": ...}]}; the others: {"data": [{"id": ...}]}. */
 static void probe_learn(struct probe *probe)
 {
     const struct buf *answer = &probe->answer;
+    struct detect_runtime *runtime = probe->runtime;
     const char *body =
         answer->len > 12 && !answer->failed ? strstr(answer->data, "\r\n\r\n") : NULL;
-    if (body == NULL || strncmp(answer->data, "HTTP/1.", 7) != 0 || answer->data[9] != '2')
+    if (body == NULL || strncmp(answer->data, "HTTP/1.", 7) != 0)
         return;
+    runtime->status = (int)strtol(answer->data + 9, NULL, 10);
     const char *start = strchr(body, '{'), *end = strrchr(body, '}');
-    if (start == NULL || end == NULL || end < start)
+    if (runtime->status / 100 != 2 || start == NULL || end == NULL || end < start)
         return;
     json_t *value = json_parse(start, (size_t)(end - start) + 1, NULL);
-    bool ollama = strcmp(probe->runtime->api, "ollama") == 0;
+    bool ollama = strcmp(runtime->api, "ollama") == 0;
     const json_t *list = json_get(value, ollama ? "models" : "data");
-    probe->runtime->found = json_is_array(list);
-    for (size_t i = 0; i < json_array_size(list) && i < MAX_MODELS; i++) {
-        const char *name = json_str(json_array_get(list, i), ollama ? "name" : "id", "");
-        if (name_is_usable(name))
-            buf_printf(&probe->runtime->models, "%s\n", name);
-    }
+    runtime->found = json_is_array(list);
+    size_t count = json_array_size(list);
+    if (count > MAX_MODELS)
+        count = MAX_MODELS;
+    runtime->models = mem_must_zalloc((count + 1) * sizeof *runtime->models);
+    for (size_t i = 0; i < count; i++)
+        learn_model(runtime, json_array_get(list, i), ollama);
     json_decref(value);
 }
 
 /* One turn of poll; false when all are over or the time is. */
 static bool probe_turn(struct probe *probes, size_t count, int64_t end_ms)
 {
-    struct pollfd polls[MAX_PROBES];
+    struct pollfd polls[DETECT_PROBES];
     size_t open = 0;
     for (size_t i = 0; i < count; i++) {
         short events = probes[i].sent ? POLLIN : POLLOUT;
@@ -155,10 +175,10 @@ static bool probe_turn(struct probe *probes, size_t count, int64_t end_ms)
 
 void detect_probe(struct detect_runtime *runtimes, size_t count, int budget_ms)
 {
-    struct probe probes[MAX_PROBES];
+    struct probe probes[DETECT_PROBES];
     int64_t end_ms = clock_ms() + budget_ms;
-    if (count > MAX_PROBES)
-        count = MAX_PROBES;
+    if (count > DETECT_PROBES)
+        count = DETECT_PROBES;
     for (size_t i = 0; i < count; i++)
         probe_open(&probes[i], &runtimes[i]);
     while (probe_turn(probes, count, end_ms))

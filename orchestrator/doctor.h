@@ -30,11 +30,17 @@ void doctor_release(struct doctor *doctor);
 /* All checks; `path` as for config_load(). */
 void doctor_examine(struct doctor *doctor, const char *path);
 
-/* The parts; doctor_machine.c and doctor_services.c have them. */
+/* The parts; each has a file of its name, but for those of doctor_runtimes.c. */
 void doctor_add(struct doctor *doctor, enum doctor_level level, const char *name,
                 const char *detail, const char *cure);
 void doctor_machine(struct doctor *doctor, const struct config *config);
 void doctor_services(struct doctor *doctor, const struct config *config);
+void doctor_keys(struct doctor *doctor, const struct config *config);     /* runs `cmd:` keys */
+void doctor_runtimes(struct doctor *doctor, const struct config *config); /* local ones */
+void doctor_extras(struct doctor *doctor, const struct config *config);   /* engines, plug-ins */
+void doctor_redis(struct doctor *doctor, const struct config *config);
+/* root/proc/driver/nvidia is looked at; root "" is the machine's own. */
+void doctor_gpus(struct doctor *doctor, const struct config *config, const char *root);
 
 /* "set", "missing", "not needed", or "by command", which is not run. */
 const char *doctor_key_state(const struct config_provider *provider);

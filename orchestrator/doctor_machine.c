@@ -5,13 +5,16 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "common/model_registry.h"
 #include "common/paths.h"
 #include "orchestrator/doctor.h"
 #include "orchestrator/stack.h"
 #include "orchestrator/stack_topology.h"
 
+#define REGISTRY_NOTE_DAYS 180
 #define MIB (1024.0 * 1024)
 #define DISK_BAD_MIB 100.0
 #define DISK_NOTE_MIB 1024.0
@@ -128,11 +131,32 @@ static void check_descriptors(struct doctor *doctor)
                "needs one");
 }
 
+/* Which version this is, and how old what it knows of models is. */
+static void check_version(struct doctor *doctor)
+{
+    const struct model_registry *registry = model_registry_shipped();
+    char detail[128];
+    time_t now = time(NULL);
+    struct tm as_of = {0};
+    if (registry == NULL)
+        return;
+    const char *date = model_registry_as_of(registry);
+    bool old = strptime(date, "%Y-%m-%d", &as_of) != NULL &&
+               difftime(now, timegm(&as_of)) > REGISTRY_NOTE_DAYS * 86400.0;
+    snprintf(detail, sizeof detail, "orchestrator " ORCH_VERSION ", registry of models of %.20s",
+             date);
+    doctor_add(doctor, old ? DOCTOR_NOTE : DOCTOR_OK, "version", detail,
+               "prices and models have changed since: install a later version, or set `price` in "
+               "the configuration");
+}
+
 void doctor_machine(struct doctor *doctor, const struct config *config)
 {
+    check_version(doctor);
     check_programs(doctor);
     check_redis_server(doctor, config);
     check_home(doctor, config);
     check_disk(doctor, config);
     check_descriptors(doctor);
+    doctor_gpus(doctor, config, "");
 }

@@ -1,39 +1,19 @@
-/* Checks of what answers: keys, providers, local runtimes, Redis, the running stack, workers. */
+/* Checks of what answers: providers, the running stack, brokers, workers and their arms. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/detect.h"
 #include "common/json.h"
 #include "common/loop.h"
-#include "common/redis.h"
 #include "orchestrator/doctor.h"
 #include "orchestrator/reach.h"
 #include "orchestrator/roster.h"
+#include "orchestrator/runtime_look.h"
 #include "orchestrator/stack.h"
 #include "schemas/mem.h"
 
 #define REACH_MS 3000
 #define BUS_MS 500
-#define REDIS_MS 2000
-
-static void check_keys(struct doctor *doctor, const struct config *config)
-{
-    for (size_t i = 0; i < config->n_providers; i++) {
-        const struct config_provider *provider = &config->providers[i];
-        char name[80], detail[256], cure[512];
-        const char *state = doctor_key_state(provider);
-        if (provider->n_keys == 0)
-            continue;
-        bool missing = strcmp(state, "missing") == 0;
-        snprintf(name, sizeof name, "key %.56s", provider->name);
-        snprintf(detail, sizeof detail, "%.200s: %s", provider->keys[0], state);
-        snprintf(
-            cure, sizeof cure, "%s the key of `%s`, or remove the provider from the configuration",
-            strncmp(provider->keys[0], "env:", 4) == 0 ? "export" : "put there", provider->name);
-        doctor_add(doctor, missing ? DOCTOR_BAD : DOCTOR_OK, name, detail, cure);
-    }
-}
 
 static const char *base_url(const struct config_provider *provider)
 {
@@ -49,8 +29,11 @@ static void check_providers(struct doctor *doctor, const struct config *config)
     for (size_t i = 0; i < config->n_providers && !config->simulated; i++) {
         const struct config_provider *provider = &config->providers[i];
         const char *url = base_url(provider);
-        if (strcmp(provider->api, "noop") != 0 && url != NULL &&
-            reach_target_of_url(&targets[count], url))
+        struct detect_runtime runtime;
+        if (strcmp(provider->api, "noop") == 0 || url == NULL ||
+            runtime_look_target(&runtime, provider)) /* doctor_runtimes() asks it more */
+            continue;
+        if (reach_target_of_url(&targets[count], url))
             of[count++] = provider;
     }
     reach_all(targets, count, REACH_MS);
@@ -68,78 +51,6 @@ static void check_providers(struct doctor *doctor, const struct config *config)
     }
     free(targets);
     free(of);
-}
-
-/* Runtimes that run here but are not configured are worth a word. */
-static void check_runtimes(struct doctor *doctor)
-{
-    struct detect_runtime runtimes[16];
-    size_t count;
-    const struct detect_runtime *usual = detect_runtimes(&count);
-    if (count > sizeof runtimes / sizeof *runtimes)
-        count = sizeof runtimes / sizeof *runtimes;
-    memcpy(runtimes, usual, count * sizeof *runtimes);
-    detect_probe(runtimes, count, DETECT_BUDGET_MS);
-    char detail[512] = "";
-    for (size_t i = 0; i < count; i++) {
-        size_t models = 0, len = strlen(detail);
-        for (size_t at = 0; at < runtimes[i].models.len; at++)
-            models += runtimes[i].models.data[at] == '\n';
-        if (runtimes[i].found)
-            snprintf(detail + len, sizeof detail - len, "%s%s on port %d (%zu models)",
-                     len > 0 ? ", " : "", runtimes[i].api, runtimes[i].port, models);
-    }
-    bool any = detail[0] != '\0';
-    doctor_add(doctor, any ? DOCTOR_OK : DOCTOR_NOTE, "local runtimes",
-               any ? detail : "none on the usual ports",
-               "to use your own hardware, start Ollama, LM Studio, llama-server or vLLM");
-    detect_release(runtimes, count);
-}
-
-struct redis_look {
-    bool answered;
-    char why[256];
-};
-
-static void redis_answered(void *ctx, const struct redis_value *value)
-{
-    struct redis_look *look = ctx;
-    if (redis_type(value) == REDIS_ERR)
-        snprintf(look->why, sizeof look->why, "%s", redis_str(value, NULL));
-    else
-        look->answered = true;
-}
-
-static void redis_down(void *ctx, const char *why)
-{
-    struct redis_look *look = ctx;
-    snprintf(look->why, sizeof look->why, "%s", why);
-}
-
-static void check_redis(struct doctor *doctor, const struct config *config, bool running)
-{
-    if (config->redis_local && !running)
-        return; /* it runs with the stack */
-    static const struct redis_callbacks callbacks = {.down = redis_down};
-    struct redis_look look = {0};
-    struct redis *redis = NULL;
-    struct err err = {""};
-    char detail[512];
-    uv_loop_t loop;
-    loop_init(&loop);
-    if (redis_open(&redis, &loop, &config->redis, &callbacks, &look, &err) != 0) {
-        doctor_add(doctor, DOCTOR_BAD, "redis", err.text, "correct `redis` in the configuration");
-    } else {
-        redis_simple(redis, redis_answered, &look, "PING");
-        loop_run_until(&loop, &look.answered, REDIS_MS);
-        snprintf(detail, sizeof detail, "%.200s %s%s", redis_name(redis),
-                 look.answered ? "answers" : "does not answer: ", look.answered ? "" : look.why);
-        doctor_add(doctor, look.answered ? DOCTOR_OK : DOCTOR_BAD, "redis", detail,
-                   config->redis_local ? "read log/redis.log in the home: a full disk ends Redis"
-                                       : "start it, or correct `redis` in the configuration");
-    }
-    redis_close(&redis);
-    loop_finish(&loop);
 }
 
 /* Returns whether it runs. */
@@ -175,6 +86,27 @@ static bool check_stack(struct doctor *doctor, const struct config *config)
     return true;
 }
 
+/* Arms whose breaker is open, or whose keys are all out. */
+static void check_paused(struct doctor *doctor, const struct roster *roster)
+{
+    for (size_t w = 0; w < roster->n_workers; w++) {
+        const struct roster_worker *worker = &roster->workers[w];
+        for (size_t i = 0; i < worker->n_paused; i++) {
+            char name[80], detail[512];
+            size_t arm = strcspn(worker->paused[i], ":");
+            const char *reason = strstr(worker->paused[i], ": ");
+            if (reason != NULL) /* aliases may have a colon, too */
+                arm = (size_t)(reason - worker->paused[i]);
+            snprintf(name, sizeof name, "arm %.*s", arm < 70 ? (int)arm : 70, worker->paused[i]);
+            snprintf(detail, sizeof detail, "worker %.64s does not serve it for now%s%.400s",
+                     worker->name, reason != NULL ? ": " : "", reason != NULL ? reason + 2 : "");
+            doctor_add(doctor, DOCTOR_BAD, name, detail,
+                       "put right what the reason says; it is tried again by itself, and after "
+                       "SIGHUP to the worker its keys are read again");
+        }
+    }
+}
+
 static void check_workers(struct doctor *doctor, const struct config *config, bool running)
 {
     if (config->broker_local && config->n_brokers == 1 && !running)
@@ -208,15 +140,18 @@ static void check_workers(struct doctor *doctor, const struct config *config, bo
         if (!served)
             doctor_add(doctor, DOCTOR_NOTE, name, detail, "start a worker of its provider");
     }
+    check_paused(doctor, &roster);
     roster_release(&roster);
 }
 
 void doctor_services(struct doctor *doctor, const struct config *config)
 {
-    check_keys(doctor, config);
-    check_runtimes(doctor);
+    doctor_keys(doctor, config);
+    doctor_runtimes(doctor, config);
     check_providers(doctor, config);
+    doctor_extras(doctor, config);
     bool running = check_stack(doctor, config);
-    check_redis(doctor, config, running);
+    if (!config->redis_local || running) /* the local one runs with the stack */
+        doctor_redis(doctor, config);
     check_workers(doctor, config, running);
 }

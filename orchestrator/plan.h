@@ -70,6 +70,15 @@ int plan_to_nodes(struct plan_nodes *ret, const struct plan *plan, const struct 
 int plan_to_planner_nodes(struct plan_nodes *ret, const struct config *config,
                           const char *task_text, const char *previous, const char *complaint,
                           struct err *err);
+/* One node "main" with a question of the system's own to one arm: no role's prompt or settings, no
+ * cache, one attempt. */
+struct plan_question {
+    const char *kind; /* run, embed, list */
+    const char *title, *arm, *prompt;
+    int64_t max_tokens; /* 0: no limit */
+};
+int plan_to_question_node(struct plan_nodes *ret, const struct config *config,
+                          const struct plan_question *question, struct err *err);
 void plan_nodes_release(struct plan_nodes *nodes);
 
 /* What a submitter asks of all subtasks of a task, whoever plans them: wins over roles and plans.

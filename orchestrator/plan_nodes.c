@@ -19,6 +19,7 @@ struct node_source {
     size_t n_deps;
     const struct plan_settings *settings; /* NULL: the role's */
     const char *images;                   /* NULL: none */
+    const struct config_role *as;         /* NULL: the role of that name */
     bool expands;
 };
 
@@ -111,7 +112,8 @@ static int add_node(struct plan_nodes *nodes, const struct config *config,
                     const struct node_source *source, struct err *err)
 {
     struct queue_node *node = &nodes->nodes[nodes->n_nodes++];
-    const struct config_role *role = config_role(config, source->role);
+    const struct config_role *role =
+        source->as != NULL ? source->as : config_role(config, source->role);
     if (role == NULL)
         role = plan_default_role(config);
     const char **deps = mem_must_zalloc((source->n_deps + 1) * sizeof *deps);
@@ -296,6 +298,33 @@ int plan_to_planner_nodes(struct plan_nodes *ret, const struct config *config,
     buf_release(&system);
     buf_release(&prompt);
     buf_release(&schema);
+    if (rc == 0)
+        *ret = nodes;
+    else
+        plan_nodes_release(&nodes);
+    return rc;
+}
+
+int plan_to_question_node(struct plan_nodes *ret, const struct config *config,
+                          const struct plan_question *question, struct err *err)
+{
+    struct plan_nodes nodes = {.nodes = mem_must_zalloc(sizeof *nodes.nodes)};
+    const struct config_role bare = {.temperature = -1,
+                                     .max_tokens = question->max_tokens,
+                                     .seed = -1,
+                                     .cache = (char[]){"off"}};
+    const struct node_source source = {.id = "main",
+                                       .kind = question->kind,
+                                       .title = question->title,
+                                       .role = plan_default_role(config)->name,
+                                       .model = question->arm,
+                                       .system = "",
+                                       .prompt = question->prompt,
+                                       .task_text = "",
+                                       .json_schema = "",
+                                       .as = &bare};
+    int rc = add_node(&nodes, config, &source, err);
+    nodes.nodes[0].max_attempts = 1;
     if (rc == 0)
         *ret = nodes;
     else

@@ -1,138 +1,54 @@
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
-#include "common/clock.h"
 #include "common/config.h"
 #include "common/loop.h"
-#include "common/price.h"
-#include "orchestrator/command.h"
-#include "orchestrator/doctor.h"
-#include "orchestrator/render.h"
-#include "orchestrator/roster.h"
-#include "orchestrator/stack.h"
+#include "common/paths.h"
+#include "orchestrator/client.h"
+#include "orchestrator/models.h"
 
-#define ASK_MS 300
+#define TIMEOUT_MS 300000 /* a large local model may have to be loaded first */
 
 static const struct command_option options[] = {
+    {"test", 0, NULL, "ask each arm, or those of ID (a model or an arm), a trivial question",
+     false},
+    {"refresh", 0, NULL, "ask each provider, or the one named ID, what it really serves", false},
+    {"timeout", 't', "S", "with --test and --refresh: wait at most S seconds; 300 is usual", false},
+    {"quiet", 'q', NULL, "no progress", false},
     {"json", 0, NULL, "print a JSON array", false},
     {0},
 };
 
-/* Names of the workers that serve the model now, separated by commas. */
-static void add_workers(const struct roster *roster, const char *alias, bool json, struct buf *out)
+/* A broker may have been started without the stack. */
+static bool may_be_there(const struct config *config)
 {
-    bool any = false;
-    for (size_t i = 0; i < roster->n_workers; i++) {
-        if (!roster_serves(&roster->workers[i], alias))
-            continue;
-        if (any)
-            buf_add_char(out, ',');
-        if (json)
-            buf_add_json(out, roster->workers[i].name, strlen(roster->workers[i].name));
-        else
-            buf_add_str(out, roster->workers[i].name);
-        any = true;
-    }
+    char *path = path_of(config->home, PATH_BROKER_SOCKET);
+    bool there = !config->broker_local || config->n_brokers > 1 || access(path, F_OK) == 0;
+    free(path);
+    return there;
 }
 
-static void add_string(struct buf *out, const char *key, const char *text)
-{
-    buf_printf(out, "\"%s\":", key);
-    buf_add_json(out, text, strlen(text));
-    buf_add_char(out, ',');
-}
-
-static void add_json(const struct config *config, const struct config_model *model,
-                     const struct roster *roster, struct buf *out)
-{
-    const struct config_provider *provider = config_provider(config, model->provider);
-    buf_add_char(out, '{');
-    const struct config_price *price = price_at(model, clock_wall_ms(), 0);
-    add_string(out, "alias", model->alias);
-    add_string(out, "provider", model->provider);
-    add_string(out, "api", provider->api);
-    add_string(out, "name", model->name);
-    buf_printf(out,
-               "\"context\":%lld,\"max_output\":%lld,\"local\":%s,\"price\":{\"input\":%.15g,"
-               "\"output\":%.15g,\"cached\":%.15g},\"key\":\"%s\",\"workers\":[",
-               (long long)model->context, (long long)model->max_output,
-               model->local ? "true" : "false", price != NULL ? price->input : 0,
-               price != NULL ? price->output : 0, price != NULL ? price->cached : 0,
-               doctor_key_state(provider));
-    add_workers(roster, model->alias, true, out);
-    buf_add_str(out, "]}");
-}
-
-static void print_json(const struct config *config, const struct roster *roster)
-{
-    struct buf out = {0};
-    buf_add_char(&out, '[');
-    for (size_t i = 0; i < config->n_models; i++) {
-        if (i > 0)
-            buf_add_char(&out, ',');
-        add_json(config, &config->models[i], roster, &out);
-    }
-    buf_add_char(&out, ']');
-    puts(out.data);
-    buf_release(&out);
-}
-
-static void add_row(const struct config *config, const struct config_model *model,
-                    const struct roster *roster, struct render_table *table)
-{
-    struct buf workers = {0};
-    render_table_add(table, model->alias);
-    render_table_add(table, model->provider);
-    render_table_add(table, model->name);
-    if (model->context > 0)
-        render_table_addf(table, "%lld", (long long)model->context);
-    else
-        render_table_add(table, "-");
-    const struct config_price *price = price_at(model, clock_wall_ms(), 0);
-    render_table_addf(table, "%g / %g", price != NULL ? price->input : 0,
-                      price != NULL ? price->output : 0);
-    render_table_add(table, model->local ? "yes" : "no");
-    render_table_add(table, doctor_key_state(config_provider(config, model->provider)));
-    add_workers(roster, model->alias, false, &workers);
-    render_table_add(table, workers.len > 0 ? workers.data : "-");
-    buf_release(&workers);
-}
-
-static void print_table(const struct config *config, const struct roster *roster)
-{
-    static const struct render_column columns[] = {
-        {"alias", false, 40}, {"provider", false, 0},      {"name", false, 60},
-        {"context", true, 0}, {"USD/M in / out", true, 0}, {"local", false, 0},
-        {"key", false, 0},    {"workers", false, 60},      {0},
-    };
-    struct render_table *table = render_table_new(columns);
-    for (size_t i = 0; i < config->n_models; i++)
-        add_row(config, &config->models[i], roster, table);
-    render_table_print(&table, stdout, 0);
-}
-
-static int exec(struct invocation *invocation)
+/* What the configuration has, and who serves it, without starting anything. */
+static int list(const struct invocation *invocation)
 {
     struct config *config;
     struct err err = {""};
     struct roster roster = {0};
     if (config_load(&config, invocation_config(invocation), &err) != 0)
         return command_fail(invocation, EXIT_USAGE, "%s", err.text);
-    bool running = !config->broker_local || config->n_brokers > 1 || stack_running(config);
-    if (running) {
+    if (may_be_there(config)) {
         uv_loop_t loop;
         loop_init(&loop);
-        roster_ask(&roster, &loop, config, ASK_MS, NULL);
+        roster_ask(&roster, &loop, config, MODELS_ASK_MS, NULL);
         loop_finish(&loop);
     }
     if (invocation_has(invocation, "json"))
-        print_json(config, &roster);
+        models_print_json(config, &roster);
     else if (config->n_models == 0)
         fprintf(stderr, "there are no models in %s\n", config->path);
     else
-        print_table(config, &roster);
+        models_print(config, &roster);
     if (config->simulated)
         fputs("these models are SIMULATED\n", stderr);
     if (roster.brokers == 0)
@@ -144,10 +60,53 @@ static int exec(struct invocation *invocation)
     return EXIT_DONE;
 }
 
+static int ask(const struct invocation *invocation, const char *wanted)
+{
+    struct client client;
+    int64_t timeout_ms = TIMEOUT_MS;
+    if (invocation_seconds(invocation, "timeout", &timeout_ms) < 0)
+        return EXIT_USAGE;
+    int code = client_open(&client, invocation);
+    if (code != EXIT_DONE)
+        return code;
+    code = client_connect(&client, invocation, true);
+    if (code == EXIT_DONE && client.config->simulated)
+        fputs("these models are SIMULATED\n", stderr);
+    if (code == EXIT_DONE)
+        code = invocation_has(invocation, "test")
+                   ? models_test(&client, invocation, wanted, timeout_ms)
+                   : models_refresh(&client, invocation, wanted, timeout_ms);
+    client_close(&client);
+    return code;
+}
+
+static int exec(struct invocation *invocation)
+{
+    const char *const *args;
+    size_t n_args = invocation_args(invocation, &args);
+    bool test = invocation_has(invocation, "test"), refresh = invocation_has(invocation, "refresh");
+    if (test && refresh)
+        return command_fail(invocation, EXIT_USAGE, "--test and --refresh exclude each other");
+    if (!test && !refresh && n_args > 0)
+        return command_fail(invocation, EXIT_USAGE, "an ID needs --test or --refresh");
+    if (!test && !refresh)
+        return list(invocation);
+    return ask(invocation, n_args > 0 ? args[0] : NULL);
+}
+
 const struct command command_models = {
     .name = "models",
-    .args = "",
-    .summary = "the models that are configured or found, and who serves them now",
+    .args = "[ID]",
+    .summary = "the models that are configured or found, who serves them now, and how well",
+    .details =
+        "Without options: names, windows, prices of today, abilities, and the arms that serve\n"
+        "them. --test and --refresh start the local stack when none runs, and exit with 1 when an\n"
+        "arm fails, or when something that is configured is not served.\n\n"
+        "examples:\n"
+        "  orchestrator models --test\n"
+        "  orchestrator models --test sonnet --json\n"
+        "  orchestrator models --refresh ollama\n",
     .options = options,
+    .max_args = 1,
     .exec = exec,
 };
