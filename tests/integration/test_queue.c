@@ -360,7 +360,13 @@ static void both_of_two_attempts_may_wait_for_their_arms(void **state)
     assert_string_equal(avoids(), "x@p=10 y@p=20");
     assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
     assert_string_equal(avoids(), "");
-    fail_on("x@p", "3-n", ERROR_MOVE, 0);
+    assert_int_equal(probe_hedge(&probe, T, "a", "h", 60000), QUEUE_OK);
+    probe.arm = "x@p";
+    assert_int_equal(probe_fail(&probe, T, "a", "3-n", ERROR_WAIT, 10), QUEUE_RETRY);
+    assert_int_equal(probe_hedge(&probe, T, "a", "i", 60000), QUEUE_OK);
+    assert_int_equal(probe_fail(&probe, T, "a", "4-h", ERROR_WAIT, 20), QUEUE_RETRY);
+    assert_string_equal(avoids(), "x@p=20");
+    fail_on("x@p", "5-i", ERROR_MOVE, 0);
     assert_string_equal(avoids(), "x@p");
 }
 

@@ -314,6 +314,22 @@ static void a_new_day_starts_at_zero(void **state)
     assert_string_equal(probe_redis(&probe, "HLEN orch:{b}:account:day"), "2");
 }
 
+static void a_bill_of_yesterday_is_not_charged_today(void **state)
+{
+    (void)state;
+    submit(T, 2, (struct queue_spend){0, 0});
+    claim(T, "s0");
+    claim(T, "s1");
+    assert_int_equal(reserve_of(T, "s0", "day", 50, 40), QUEUE_OK);
+    let_a_day_pass();
+    assert_int_equal(reserve_of(T, "s1", "day", 50, 45), QUEUE_OK);
+    spends(30, 0);
+    assert_int_equal(probe_commit(&probe, T, "s0", "1-n"), QUEUE_OK);
+    assert_account("day", 0, 45);
+    assert_int_equal(probe_commit(&probe, T, "s1", "1-n"), QUEUE_OK);
+    assert_account("day", 30, 0);
+}
+
 static void settled(void *ctx, enum queue_status status, const char *err)
 {
     int *missing = ctx;
@@ -840,6 +856,7 @@ int main(void)
         TEST(a_role_has_budgets_of_the_task_and_of_the_day),
         TEST(all_budgets_have_room_or_none_is_touched),
         TEST(a_new_day_starts_at_zero),
+        TEST(a_bill_of_yesterday_is_not_charged_today),
         TEST(anyone_may_settle),
         TEST(a_cancelled_call_is_settled_by_its_worker),
         TEST(or_counts_as_reserved_when_its_lease_runs_out),
