@@ -41,6 +41,7 @@ struct search {
     struct http_call *call;
     int status;
     struct buf answer;
+    bool crowded;         /* so many wait for the engine that there is no turn in time */
     bool too_large, told; /* told: fn is being called, or was */
     struct search_hits hits;
     struct search_result *known; /* of the cache; NULL: not there */
@@ -209,6 +210,12 @@ static void begin(void *ctx)
         tell(search, search->known, search->n_known, "");
         return;
     }
+    if (search->crowded) {
+        err_set(&err, 0, "too many searches wait for %s, which is asked every %lld ms",
+                search->engine->title, (long long)search->engine->pace_ms);
+        tell(search, NULL, 0, err.text);
+        return;
+    }
     if (http_start(&search->call, search->searches->http, search->request.url.data,
                    search->request.headers.data, &search->request.body, &callbacks, search,
                    &err) != 0)
@@ -224,7 +231,7 @@ static void run_out(void *ctx)
     tell(search, NULL, 0, why);
 }
 
-/* Ms until the engine may be asked; its next turn is later. */
+/* Ms until the engine may be asked; its next turn is later. -1: not before the deadline. */
 static int64_t take_turn(struct searches *searches, const struct search_engine *engine)
 {
     int64_t now_ms = clock_ms();
@@ -235,6 +242,8 @@ static int64_t take_turn(struct searches *searches, const struct search_engine *
         pace++;
     pace->engine = engine;
     int64_t turn_ms = pace->next_ms > now_ms ? pace->next_ms : now_ms;
+    if (turn_ms - now_ms >= SEARCH_DEADLINE_MS)
+        return -1;
     pace->next_ms = turn_ms + engine->pace_ms;
     return turn_ms - now_ms;
 }
@@ -247,9 +256,10 @@ static void plan(struct search *search)
         search_cache_get(searches->cache, search->cache_key, &search->n_known, clock_ms());
     if (search->known == NULL)
         wait_ms = take_turn(searches, search->engine);
+    search->crowded = wait_ms < 0;
     search->begin = loop_timer_new(searches->loop, begin, search);
     search->deadline = loop_timer_new(searches->loop, run_out, search);
-    loop_timer_start(search->begin, wait_ms, 0);
+    loop_timer_start(search->begin, search->crowded ? 0 : wait_ms, 0);
     loop_timer_start(search->deadline, SEARCH_DEADLINE_MS, 0);
 }
 

@@ -282,6 +282,24 @@ static void files_that_cannot_be_trusted_are_refused(void **state)
     }
 }
 
+/* A built object holds these structs: one that grows, or moves, is another ABI. */
+static void the_abi_number_grows_with_the_structs(void **state)
+{
+    (void)state;
+    static const struct {
+        uint32_t abi;
+        size_t call, request, reply, provider;
+    } now = {PROVIDER_ABI, sizeof(struct provider_call), sizeof(struct provider_request),
+             sizeof(struct provider_reply), sizeof(struct provider)},
+      known = {2, 200, 96, 992, 104};
+    if (sizeof(void *) != 8)
+        skip();
+    if (memcmp(&now, &known, sizeof now) != 0)
+        fail_msg("raise PROVIDER_ABI (docs/providers.md, \"Versions\") unless this one was never "
+                 "released, and write down here: %u, %zu, %zu, %zu, %zu",
+                 now.abi, now.call, now.request, now.reply, now.provider);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -320,6 +338,7 @@ int main(void)
         cmocka_unit_test(a_worker_says_why_it_loads_no_plugin),
         cmocka_unit_test(a_sound_plugin_is_opened),
         cmocka_unit_test(objects_that_are_no_provider_are_refused),
+        cmocka_unit_test(the_abi_number_grows_with_the_structs),
         cmocka_unit_test(files_that_cannot_be_trusted_are_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -312,6 +312,24 @@ static void duckduckgo_is_asked_once_a_second(void **state)
     answer_release(&answer);
 }
 
+static void who_would_wait_past_the_deadline_is_told_at_once(void **state)
+{
+    (void)state;
+    struct config_provider settings = settings_of("duckduckgo");
+    struct outcome waiting[11], late;
+    char question[32];
+    scenario_set("rules: []");
+    for (int i = 0; i < 11; i++) { /* the last one's turn may come in time, should this be slow */
+        snprintf(question, sizeof question, "question %d", i);
+        begin(&waiting[i], &settings, question);
+    }
+    begin(&late, &settings, "one too many");
+    wait_for(&late);
+    assert_why(&late, "too many searches wait for DuckDuckGo");
+    assert_false(waiting[9].done);
+    free(waiting[0].results);
+}
+
 static void assert_refused(const struct config_provider *settings, const char *key,
                            const char *prompt, const char *says)
 {
@@ -388,6 +406,7 @@ int main(void)
         TEST(a_callback_may_cancel_and_free),
         TEST(the_same_question_is_asked_once),
         TEST(duckduckgo_is_asked_once_a_second),
+        TEST(who_would_wait_past_the_deadline_is_told_at_once),
         TEST(what_cannot_be_asked_is_refused_at_once),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
