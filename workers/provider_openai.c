@@ -36,10 +36,6 @@ void openai_event(const struct provider *provider, struct provider_reply *reply,
                   size_t len)
 {
     const struct openai_quirks *quirks = provider->quirks;
-    if (reply->kind != PROVIDER_CHAT) {
-        provider_reply_fail(reply, CLASS_BAD_RESPONSE, "a stream came that was not asked for");
-        return;
-    }
     if (reply->scratch[OPENAI_DONE_SEEN])
         return;
     if (reply->responses) {

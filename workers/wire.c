@@ -252,6 +252,10 @@ void wire_event(struct provider_reply *reply, const char *data, size_t len, wire
     struct json_view view;
     if (reply->error != CLASS_NONE)
         return;
+    if (reply->kind != PROVIDER_CHAT) { /* its words would pass for vectors */
+        provider_reply_fail(reply, CLASS_BAD_RESPONSE, "a stream came that was not asked for");
+        return;
+    }
     if (json_view_parse(&view, data, len))
         document(reply, view, CLASS_RETRY);
     else if (trim(&data, &len), len > 0)

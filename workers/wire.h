@@ -66,8 +66,8 @@ bool wire_error(struct provider_reply *reply, struct json_view document, struct 
                 enum error_class unknown);
 /* The payload "[DONE]", which is no JSON. */
 bool wire_is_done(const char *data, size_t len);
-/* provider.event() of most families: parses and passes on. Blank events are
- * ignored. */
+/* provider.event() of most families: parses and passes on. Blank events are ignored. Only chats are
+ * streamed: events in the place of vectors or a list are an error. */
 void wire_event(struct provider_reply *reply, const char *data, size_t len,
                 wire_document *document);
 /* provider.body(): gives `document` the whole body, or each item when it is an array (Gemini
