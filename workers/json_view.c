@@ -18,8 +18,10 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-static const char *skip_space(const char *at, const char *end)
+static inline const char *skip_space(const char *at, const char *end)
 {
+    if (at < end && (unsigned char)*at > ' ') /* as nearly always */
+        return at;
     while (at < end && is_space(*at))
         at++;
     return at;
@@ -88,7 +90,7 @@ static const char *check_escape(const char *at, const char *end)
     }
 }
 
-static const char *check_string(const char *at, const char *end)
+static const char *check_long_string(const char *at, const char *end)
 {
     for (at++; (at = next_special(at, end)) < end; at++) {
         if (*at == '"')
@@ -97,6 +99,19 @@ static const char *check_string(const char *at, const char *end)
             return NULL;
     }
     return NULL;
+}
+
+/* Most strings are names, which lie in one block without escapes. */
+static inline const char *check_string(const char *at, const char *end)
+{
+    if (end - at > SWAR_BYTES) {
+        swar_block block = swar_load(at + 1);
+        swar_mask quotes = swar_equal(block, '"');
+        swar_mask others = swar_equal(block, '\\') | swar_control(block);
+        if (quotes != 0 && (others == 0 || swar_first(others) > swar_first(quotes)))
+            return at + 2 + swar_first(quotes);
+    }
+    return check_long_string(at, end);
 }
 
 static const char *check_digits(const char *at, const char *end)

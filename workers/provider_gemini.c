@@ -249,6 +249,8 @@ static void explain_stop(struct provider_reply *reply, struct json_view reason,
 {
     char text[300];
     const struct wire_stop *stop = stops;
+    if (message.kind != JSON_VIEW_STRING)
+        return;
     while (stop->word != NULL && !json_view_equals(reason, stop->word))
         stop++;
     bool failed = stop->finish == FINISH_FILTERED || stop->error != CLASS_NONE;
