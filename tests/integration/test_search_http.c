@@ -261,11 +261,10 @@ static void a_callback_may_cancel_and_free(void **state)
     struct cancelling cancelling = {0};
     struct outcome other;
     struct err err;
-    scenario_set("rules: []");
+    scenario_set("rules: [{match: {api: search, prompt: under way}, timing: {load_ms: 60000}}]");
     assert_int_equal(search_start(&cancelling.search, searches, &settings, NULL, "inside", 6,
                                   cancel_inside, &cancelling, &err),
                      0);
-    set_rule("timing: {load_ms: 60000}");
     begin(&other, &settings, "still under way");
     assert_int_equal(loop_run_until(&loop, &cancelling.done, WAIT_MS), 0);
     assert_false(other.done);
