@@ -2,9 +2,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/json.h"
 #include "common/loop.h"
+#include "common/paths.h"
 #include "orchestrator/doctor.h"
 #include "orchestrator/reach.h"
 #include "orchestrator/roster.h"
@@ -109,7 +111,10 @@ static void check_paused(struct doctor *doctor, const struct roster *roster)
 
 static void check_workers(struct doctor *doctor, const struct config *config, bool running)
 {
-    if (config->broker_local && config->n_brokers == 1 && !running)
+    char *socket = path_of(config->home, PATH_BROKER_SOCKET);
+    bool started = running || access(socket, F_OK) == 0; /* a broker without the stack */
+    free(socket);
+    if (config->broker_local && config->n_brokers == 1 && !started)
         return;
     struct roster roster = {0};
     struct err err = {""};
