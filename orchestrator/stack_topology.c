@@ -38,23 +38,33 @@ static char **arguments(char *first, ...)
     return argv;
 }
 
-/* Whether an entry of the environment, NAME=value, is a key that the configuration takes from
- * there, of another provider than `provider` (NULL: of any). */
+/* Whether one of the sources takes its key from this entry of the environment, NAME=value. */
+static bool takes(char *const *sources, size_t n, const char *entry)
+{
+    for (size_t i = 0; i < n; i++) {
+        const char *name = sources[i];
+        size_t len = strncmp(name, "env:", 4) == 0 ? strlen(name += 4) : 0;
+        if (len > 0 && strncmp(entry, name, len) == 0 && entry[len] == '=')
+            return true;
+    }
+    return false;
+}
+
+/* Whether an entry of the environment is a key that the configuration takes from there, and that
+ * the workers of `provider` (NULL: of none) have no use for. A provider that searches calls the one
+ * that it wraps. */
 static bool is_foreign_key(const struct config *config, const char *entry, const char *provider)
 {
+    const struct config_provider *self =
+        provider != NULL ? config_provider(config, provider) : NULL;
     bool own = false, key = false;
     for (size_t i = 0; i < config->n_providers; i++) {
         const struct config_provider *row = &config->providers[i];
-        for (size_t k = 0; k < row->n_keys; k++) {
-            const char *name = row->keys[k];
-            if (strncmp(name, "env:", 4) != 0)
-                continue;
-            size_t len = strlen(name + 4);
-            if (strncmp(entry, name + 4, len) != 0 || entry[len] != '=')
-                continue;
-            key = true;
-            own = own || (provider != NULL && strcmp(row->name, provider) == 0);
-        }
+        bool wrapped = self != NULL && self->base != NULL && strcmp(self->base, row->name) == 0;
+        bool asks = takes(row->keys, row->n_keys, entry);
+        bool searches = takes(row->engine_keys, row->n_engine_keys, entry);
+        key = key || asks || searches;
+        own = own || (row == self && (asks || searches)) || (wrapped && asks);
     }
     return key && !own;
 }

@@ -10,6 +10,7 @@
 #include "schemas/mem.h"
 #include "workers/framing.h"
 #include "workers/http.h"
+#include "workers/rate_headers.h"
 #include "workers/retry_after.h"
 
 #define SWEEP_MS 50
@@ -180,6 +181,7 @@ static bool take_head(void *ctx, int status, const struct http_headers *headers)
     exchange->connected = true;
     exchange->status = status;
     exchange->heard_ms = (int64_t)uv_now(exchange->all->loop);
+    rate_headers_read(&exchange->server, headers, clock_wall_ms());
     if (status >= 400) {
         exchange->kind = BODY_FAILURE;
         keep_headers(exchange, headers);

@@ -434,14 +434,16 @@ static enum after serve_found(struct connection *connection)
                     "\"https://example.org/page\",\"content\":\"A snippet of the page\"}]}");
 }
 
-static enum after serve_refused(struct connection *connection)
+static enum after serve_mirror(struct connection *connection)
 {
-    char body[512];
-    snprintf(body, sizeof body,
-             "{\"error\":{\"message\":\"no such thing with %s\",\"type\":"
-             "\"invalid_request_error\"}}",
-             connection->key);
-    return document(connection, "400 Bad Request", body);
+    struct buf body = {0};
+    const char *head = connection->in.data, *end = strstr(head, "\r\n\r\n");
+    buf_add_str(&body, "{\"error\":{\"type\":\"invalid_request_error\",\"message\":");
+    buf_add_json(&body, head, (size_t)(end - head));
+    buf_add_str(&body, "}}");
+    enum after after = document(connection, "400 Bad Request", body.data);
+    buf_release(&body);
+    return after;
 }
 
 static enum after serve_torn(struct connection *connection)

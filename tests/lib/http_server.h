@@ -41,7 +41,7 @@
     X(vectors, "answers two vectors")                                                              \
     X(models, "answers a list of two models")                                                      \
     X(found, "answers one search result, as SearXNG does")                                         \
-    X(refused, "answers 400 and quotes the key")                                                   \
+    X(mirror, "answers 400 and quotes the head of the request")                                    \
     X(torn, "answers JSON that breaks off, with the key in it")                                    \
     X(away, "answers 302 to a place with the key in its name")
 
