@@ -187,7 +187,7 @@ static int add_columns(struct store *store, struct err *err)
 /* Several processes may open a new store at once: the version is read again within the lock. */
 static int migrate_locked(struct store *store, struct err *err)
 {
-    int from;
+    int from = STORE_VERSION;
     int rc = check_version(store, &from, err);
     for (int version = from; rc == 0 && version < STORE_VERSION; version++)
         rc = run(store, migrations[version].before, err);
