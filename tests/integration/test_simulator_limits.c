@@ -13,10 +13,11 @@ static struct answer ask(const char *key)
 
 static int64_t header_int(const struct answer *answer, const char *name)
 {
-    const char *at = strstr(answer->head.data, name);
+    const char *head = answer->head.data != NULL ? answer->head.data : "";
+    const char *at = strstr(head, name);
     if (at == NULL)
-        fail_msg("no header %s in %s", name, answer->head.data);
-    return atoll(at + strlen(name));
+        fail_msg("no header %s in %s", name, head);
+    return at != NULL ? atoll(at + strlen(name)) : -1;
 }
 
 static void expect(const char *key, int status)
