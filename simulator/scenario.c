@@ -36,7 +36,7 @@ struct sim_scenario {
     struct sim_rule fallback;
 };
 
-static const char *const default_models[] = {"simulated-large", "simulated-small"};
+static const char *const default_models[] = {"sim-large", "sim-medium", "sim-small", "sim-local"};
 
 static int dialects_read(struct sim_scenario *scenario, const struct yaml_node *node,
                          struct err *err)
