@@ -257,15 +257,27 @@ static void texts_that_are_empty_or_too_many_are_refused(void **state)
     provider_request_release(&request);
 }
 
-static void stream_in_the_place_of_vectors_is_no_answer(void **state)
+static void chat_in_the_place_of_vectors_is_no_answer(void **state)
 {
     (void)state;
-    expected_call.kind = PROVIDER_EMBED;
-    expected_call.n_inputs = 1;
-    struct provider_reply reply = stream("openai", "data: " LIST(ITEM("0", "[1]"), USAGE) "\n\n");
-    assert_error(&reply, CLASS_BAD_RESPONSE);
-    provider_reply_release(&reply);
-    expected_call = (struct provider_call){0};
+    static const struct {
+        const char *api, *body;
+    } cases[] = {
+        {"openai", "data: {\"choices\":[{\"delta\":{\"content\":\"[[1]]\"},\"finish_reason\":"
+                   "\"stop\"}]}\n\ndata: [DONE]\n\n"},
+        {"ollama", "{\"message\":{\"content\":\"[[1]]\"},\"done\":false}\n"
+                   "{\"message\":{\"content\":\"\"},\"done\":true,\"done_reason\":\"stop\"}\n"},
+        {"gemini", "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"[[1]]\"}]},"
+                   "\"finishReason\":\"STOP\"}]}\n\n"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct provider_reply reply = body(cases[i].api, cases[i].body);
+        assert_success(&reply, "[[1]]"); /* of a chat it would be one */
+        provider_reply_release(&reply);
+        reply = body_of(cases[i].api, PROVIDER_EMBED, 1, cases[i].body);
+        assert_error(&reply, CLASS_BAD_RESPONSE);
+        provider_reply_release(&reply);
+    }
 }
 
 static void nulls_and_wrong_types_never_crash(void **state)
@@ -316,7 +328,7 @@ int main(void)
         cmocka_unit_test(requests_have_each_servers_own_form),
         cmocka_unit_test(quirk_vectors_of_the_hugging_face_router_have_a_path_of_their_own),
         cmocka_unit_test(texts_that_are_empty_or_too_many_are_refused),
-        cmocka_unit_test(stream_in_the_place_of_vectors_is_no_answer),
+        cmocka_unit_test(chat_in_the_place_of_vectors_is_no_answer),
         cmocka_unit_test(nulls_and_wrong_types_never_crash),
         cmocka_unit_test(memory_that_runs_out_is_an_error),
     };
