@@ -183,13 +183,13 @@ static bool year_at(const char *text, size_t len, size_t at, int year)
 static bool asks_at(const char *text, size_t len, size_t at, int year)
 {
     bool begins = at == 0 || !is_word(text, at - 1);
+    if (!begins && (unsigned char)text[at] < 0xe3)
+        return false;
     if (begins && year_at(text, len, at, year))
         return true;
     for (size_t i = 0; i < search_phrases.n; i++) {
         const char *phrase = search_phrases.words[i];
-        if (phrase[0] != text[at] || (!begins && (unsigned char)text[at] < 0xe3))
-            continue;
-        size_t n = phrase_at(text, len, at, phrase);
+        size_t n = phrase[0] == text[at] ? phrase_at(text, len, at, phrase) : 0;
         if (n > 0 && !is_harmless(text, len, at, n))
             return true;
     }
