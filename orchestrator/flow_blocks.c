@@ -57,6 +57,8 @@ static struct block *place_for(struct blocks *blocks, const char *arm)
 
 void flow_blocks_add(struct blocks **blocks, const char *arm, int64_t until_ms)
 {
+    if (*arm == '\0' || strchr(arm, ' ') != NULL)
+        return; /* it would be no word, or several */
     if (*blocks == NULL)
         *blocks = mem_must_zalloc(sizeof **blocks);
     struct block *block = place_for(*blocks, arm);

@@ -110,6 +110,19 @@ static void end(void)
     testbed_release(&stage.testbed);
 }
 
+/* From when it returns, all events are in tap.log. */
+static void start_tap(void)
+{
+    const char *argv[] = {"orchestrator", "tap", "--json", "--config", stage.testbed.config, NULL};
+    fixture_spawn(&stage.testbed.fixture, "tap.log", argv);
+    assert_true(fixture_wait_text(&stage.testbed.fixture, "tap.log", "beat", WAIT_MS));
+}
+
+static void assert_tapped(const char *text)
+{
+    assert_true(fixture_wait_text(&stage.testbed.fixture, "tap.log", text, WAIT_MS));
+}
+
 static void submitted(void *ctx, enum queue_status status, const char *err)
 {
     (void)err;
@@ -277,12 +290,14 @@ static void a_slow_arm_is_hedged_and_the_loser_is_stopped_and_paid_for(void **st
 {
     (void)state;
     begin(YAML("", "models: [slow, fast], hedge: auto"), stalls, true);
+    start_tap();
     submit();
     struct seen seen = wait_until_done();
     assert_string_equal(seen.arm, "fast@b");
     assert_string_equal(seen.text, "the fast answer");
     struct line note = log_line("note", "hedged on fast@b", WAIT_MS);
     assert_non_null(strstr(note.text, "slow@a has taken"));
+    assert_tapped(".hedged\"");
     assert_true(log_line("lost", "", WAIT_MS).found);
     struct row won = row_of("fast@b"), lost = row_of("slow@a");
     assert_string_equal(won.result, "done");
@@ -374,10 +389,12 @@ static void what_a_limit_declines_says_for_what_it_waits(void **state)
     char first[TASK_ID_SIZE];
     begin_with(YAML(", limits: {requests_per_minute: 1}", "models: [slow]"), answers, false,
                (const char *[]){"wa", "wa2", NULL});
+    start_tap();
     submit_two(first);
     struct line note = log_line("note", "for slow@a: ", WAIT_MS);
     assert_true(note.found);
     assert_memory_equal(note.text, "waits ", 6);
+    assert_tapped(note.text);
     assert_int_equal(read_task().state, TASK_RUNNING);
     end();
 }

@@ -501,6 +501,19 @@ static void repeated_declines_back_off_by_themselves(void **state)
     end();
 }
 
+static void an_odd_name_of_an_arm_blocks_nothing_else(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    taken("a", "m@p", false);
+    declined("a", "x sonnet@p", 5000);
+    assert_string_equal(only(FLOW_OFFER)->avoid, "");
+    declined("a", "", 5000);
+    assert_string_equal(only(FLOW_OFFER)->avoid, "");
+    end();
+}
+
 static void a_decline_of_what_is_not_known_does_nothing(void **state)
 {
     (void)state;
@@ -1208,6 +1221,7 @@ int main(void)
         cmocka_unit_test(after_a_failure_due_retries_are_looked_for_often),
         cmocka_unit_test(a_declined_subtask_is_offered_at_once_but_not_to_that_arm),
         cmocka_unit_test(repeated_declines_back_off_by_themselves),
+        cmocka_unit_test(an_odd_name_of_an_arm_blocks_nothing_else),
         cmocka_unit_test(a_decline_of_what_is_not_known_does_nothing),
         cmocka_unit_test(a_declined_subtask_waits_for_room),
         cmocka_unit_test(what_the_queue_says_of_blocked_arms_is_counted_from_when_it_was_ready),
