@@ -73,7 +73,7 @@ static void read_list(struct provider_reply *reply, struct json_view list, const
     size_t n = 0, dimensions = 0;
     while (reply->error == CLASS_NONE && json_view_next(&list, NULL, &item)) {
         struct json_view vector = member != NULL ? json_view_member(item, member) : item;
-        size_t count;
+        size_t count = 0;
         double sum = vector.kind == JSON_VIEW_ARRAY ? squares(vector, &count) : -1;
         if (sum < 0 || count == 0 || (n > 0 && count != dimensions)) {
             provider_reply_fail(reply, CLASS_BAD_RESPONSE,

@@ -496,6 +496,15 @@ static void vectors_come_in_the_order_of_the_texts(void **state)
     provider_reply_release(&reply);
 }
 
+static void stream_in_the_place_of_vectors_is_no_answer(void **state)
+{
+    (void)state;
+    struct provider_reply reply = body_of("ollama", PROVIDER_EMBED, 1, LINE("4") DONE);
+    assert_error(&reply, CLASS_BAD_RESPONSE);
+    assert_int_equal(reply.text.len, 0);
+    provider_reply_release(&reply);
+}
+
 static void vectors_that_do_not_match_the_texts_are_bad_response(void **state)
 {
     (void)state;
@@ -607,6 +616,7 @@ int main(void)
         cmocka_unit_test(model_without_system_prompt_gets_it_before_the_prompt),
         cmocka_unit_test(texts_are_embedded_without_being_cut),
         cmocka_unit_test(vectors_come_in_the_order_of_the_texts),
+        cmocka_unit_test(stream_in_the_place_of_vectors_is_no_answer),
         cmocka_unit_test(vectors_that_do_not_match_the_texts_are_bad_response),
         cmocka_unit_test(vectors_of_another_size_than_asked_for_are_refused),
         cmocka_unit_test(thinking_that_eats_the_output_limit_says_so),

@@ -237,11 +237,11 @@ static void reasoning_has_another_name_everywhere_and_may_come_first(void **stat
 {
     (void)state;
     static const char *const bodies[] = {
-        "{\"type\":\"message\",\"content\":[{\"type\":\"thinking\",\"thinking\":\"hm\"},"
-        "{\"type\":\"redacted_thinking\",\"data\":\"x\"},{\"type\":\"text\",\"text\":\"hello\"}],"
-        "\"stop_reason\":\"end_turn\"}",
-        "{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"hm\",\"thought\":true},"
-        "{\"text\":\"hello\"}]},\"finishReason\":\"STOP\"}]}",
+        ("{\"type\":\"message\",\"content\":[{\"type\":\"thinking\",\"thinking\":\"hm\"},"
+         "{\"type\":\"redacted_thinking\",\"data\":\"x\"},{\"type\":\"text\",\"text\":\"hello\"}],"
+         "\"stop_reason\":\"end_turn\"}"),
+        ("{\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"hm\",\"thought\":true},"
+         "{\"text\":\"hello\"}]},\"finishReason\":\"STOP\"}]}"),
         "{\"message\":{\"thinking\":\"hm\",\"content\":\"hello\"},\"done\":true}",
     };
     for (size_t i = 0; i < COUNT(bodies); i++) {
