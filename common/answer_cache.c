@@ -141,13 +141,39 @@ static void entry_own(struct entry *entry, enum entry_state state, const char *o
     entry->due_ms = clock_ms() + due_in_ms;
 }
 
-/* Calls back one of those who wait; the entry must not be used afterwards. */
-static void tell_miss(struct waiter *waiter, struct entry *entry)
+static struct waiter *waiter_of(struct entry *entry, const char *owner)
 {
-    answer_fn *fn = waiter->fn;
-    void *ctx = waiter->ctx;
-    waiter_free(entry, waiter);
-    fn(ctx, ANSWER_MISS, (struct bytes){0});
+    struct waiter *waiter;
+    TAILQ_FOREACH (waiter, &entry->waiters, entry)
+        if (strcmp(waiter->owner, owner) == 0)
+            return waiter;
+    return NULL;
+}
+
+static struct entry *entry_owned_by(struct answer_cache *cache, const char *key, const char *owner)
+{
+    struct entry *entry = entry_find(cache, key);
+    bool owned = entry != NULL && entry->state == ENTRY_OWNED && strcmp(entry->owner, owner) == 0;
+    return owned ? entry : NULL;
+}
+
+/* Calls back the owner, as often as it asked; the entry must not be used afterwards. */
+static void tell_owner(struct answer_cache *cache, struct entry *entry)
+{
+    char key[ANSWER_KEY_SIZE];
+    char *owner = mem_must_strdup(entry->owner);
+    memcpy(key, entry->key, sizeof key);
+    cache->uses++;
+    struct waiter *waiter;
+    while (!cache->closed && (entry = entry_owned_by(cache, key, owner)) != NULL &&
+           (waiter = waiter_of(entry, owner)) != NULL) {
+        answer_fn *fn = waiter->fn;
+        void *ctx = waiter->ctx;
+        waiter_free(entry, waiter);
+        fn(ctx, ANSWER_MISS, (struct bytes){0});
+    }
+    free(owner);
+    cache_drop(cache);
 }
 
 /* Calls back all who wait, and frees the entry. */
@@ -238,13 +264,9 @@ static void store(struct answer_cache *cache, const char *key, const char *owner
  * forgotten meanwhile, the next one asks. */
 static void miss(struct answer_cache *cache, struct entry *entry)
 {
-    struct waiter *waiter;
-    TAILQ_FOREACH (waiter, &entry->waiters, entry)
-        if (strcmp(waiter->owner, entry->owner) == 0)
-            break;
-    if (waiter != NULL) {
+    if (waiter_of(entry, entry->owner) != NULL) {
         entry_own(entry, ENTRY_OWNED, entry->owner, FLIGHT_MAX_MS);
-        tell_miss(waiter, entry);
+        tell_owner(cache, entry);
         return;
     }
     give_up(cache, entry->key, entry->owner);
@@ -491,13 +513,6 @@ void answer_cache_forget(struct answer_cache *cache, void *ctx)
         forget_in(entry, ctx);
     TAILQ_FOREACH (entry, &cache->done, done)
         forget_in(entry, ctx);
-}
-
-static struct entry *entry_owned_by(struct answer_cache *cache, const char *key, const char *owner)
-{
-    struct entry *entry = entry_find(cache, key);
-    bool owned = entry != NULL && entry->state == ENTRY_OWNED && strcmp(entry->owner, owner) == 0;
-    return owned ? entry : NULL;
 }
 
 void answer_cache_store(struct answer_cache *cache, const char *key, const char *owner,

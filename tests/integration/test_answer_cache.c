@@ -8,6 +8,7 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -214,6 +215,11 @@ static void the_owner_of_a_flight_gets_its_miss_again(void **state)
     assert_int_equal(ask(0, 0, KEY), ANSWER_MISS);
     assert_int_equal(ask(0, 0, KEY), ANSWER_MISS);
     assert_int_equal(ask(1, 0, KEY), ANSWER_MISS); /* started anew elsewhere */
+    get(2, 1, OTHER);
+    get(2, 1, OTHER);
+    settle_down();
+    settle_down();
+    assert_int_equal(askers[1].misses, 2);
 }
 
 /* --- joining ------------------------------------------------------------------------------ */
@@ -297,6 +303,7 @@ static void an_answer_too_large_to_keep_is_given_to_those_who_wait_here(void **s
 /* In a process of its own: becomes the owner, says so, and is killed. */
 static void own_and_wait(int fd)
 {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     loop_init(&loop);
     memset(nodes, 0, sizeof nodes);
     open_with(0, &(struct answer_cache_options){60, 1000000, 1500});

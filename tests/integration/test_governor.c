@@ -8,11 +8,13 @@
 
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/governor.h"
+#include "common/governor_internal.h"
 #include "tests/lib/fixture.h"
 
 #define WAIT_MS 30000
@@ -286,6 +288,7 @@ static struct drive drive;
 
 struct driver {
     int node;
+    bool asks; /* it may have been granted already, but not been told yet */
     double asked_ms;
     int64_t amount;
     struct loop_timer *timer;
@@ -297,6 +300,8 @@ static void drive_ask(void *ctx);
 static void check_wait(const struct driver *driver, double now)
 {
     int64_t most = driver->amount;
+    for (int i = 0; i < NODES; i++)
+        most += drivers[i].asks ? drivers[i].amount : 0;
     for (size_t i = 0; i < drive.n; i++)
         if (drive.grants[i].answered_ms >= driver->asked_ms - drive.window_ms * 1.005 &&
             drive.grants[i].asked_ms <= now)
@@ -309,6 +314,7 @@ static void drive_answered(void *ctx, const struct governor_permit *permit)
 {
     struct driver *driver = ctx;
     double now = clock_ms_f();
+    driver->asks = false;
     if (now > drive.end_ms || drive.n == GRANTS_MAX) {
         drive.done = true;
         return;
@@ -334,6 +340,7 @@ static void drive_ask(void *ctx)
     struct driver *driver = ctx;
     driver->amount = drive.tokens ? 1 + rand() % 40 : 1;
     driver->asked_ms = clock_ms_f();
+    driver->asks = true;
     governor_acquire(nodes[driver->node].governor, ARM, driver->amount, drive_answered, driver);
 }
 
@@ -511,6 +518,22 @@ static void tokens_are_corrected_by_what_was_used(void **state)
     assert_string_equal(command("HGET orch:{l:p}:window tokens"), "1050");
 }
 
+static void a_correction_leaves_the_window_with_what_it_corrects(void **state)
+{
+    (void)state;
+    node_open(0,
+              &(struct governor_options){.limits = {.tokens_per_minute = 1000}, .window_ms = 2000});
+    struct governor_permit permit = ask(0, ARM, 900);
+    bool never = false;
+    loop_run_until(&loop, &never, 1000);
+    struct governor_report report = well;
+    report.tokens = 100;
+    governor_settle(nodes[0].governor, &permit, ARM, &report);
+    while ((permit = ask(0, ARM, 1000)).verdict == GOVERNOR_WAIT)
+        loop_run_until(&loop, &never, permit.delay_ms);
+    assert_int_equal(ask(0, ARM, 1).verdict, GOVERNOR_WAIT);
+}
+
 static void calls_without_a_figure_are_charged_the_average(void **state)
 {
     (void)state;
@@ -576,6 +599,7 @@ static void calls_at_once_are_limited_for_each_key(void **state)
 /* In a process of its own: takes a permit, says so, and waits for its end. */
 static void child_worker(int fd, const struct governor_options *options)
 {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
     loop_init(&loop);
     memset(nodes, 0, sizeof nodes);
     node_open(0, options);
@@ -1133,6 +1157,55 @@ static void damaged_state_is_a_wait_or_a_fresh_start(void **state)
     granted(0);
 }
 
+static char first_answer[64];
+static void script_answered(void *ctx, const struct redis_value *value)
+{
+    assert_int_equal(redis_type(value), REDIS_ARRAY);
+    snprintf(first_answer, sizeof first_answer, "%s",
+             redis_str(redis_at(redis_at(value, 5), 0), NULL));
+    *(bool *)ctx = true;
+}
+
+/* As a client does that lost the connection before the answer. */
+static void run_twice(const char *const *operation)
+{
+    const char *args[64] = {
+        "orch:{l:p}:state", "orch:{l:p}:permits", "orch:{l:p}:hold", "orch:{l:p}:told",
+        "orch:{l:p}:window", "orch:{l:p}:window:-",
+        /* a minute, 30 s, limits of the provider and of a key, breaker, worker, keys */
+        "60000000", "30000", "10", "1000", "5", "10", "1000", "5", "3", "1000", "w", "1", "-"};
+    int n = 19;
+    while (*operation != NULL)
+        args[n++] = *operation++;
+    for (int i = 0; i < 2; i++) {
+        bool done = false;
+        redis_eval(queue_redis(nodes[0].queue), governor_script(), script_answered, &done, 6, n,
+                   args, NULL);
+        assert_int_equal(loop_run_until(&loop, &done, WAIT_MS), 0);
+    }
+}
+
+static void what_redis_did_already_may_be_asked_again(void **state)
+{
+    (void)state;
+    node_open(0, &(struct governor_options){0});
+    run_twice((const char *[]){"4", "acquire", "id-1", ARM, "100", NULL});
+    assert_string_equal(first_answer, "GRANTED");
+    assert_string_equal(command("HGET orch:{l:p}:window requests"), "1");
+    assert_string_equal(command("HGET orch:{l:p}:window:- tokens"), "100");
+    run_twice((const char *[]){"14", "settle", "id-1", ARM, "-", "1", "130", "bad", "overloaded",
+                               "-", "0", "-1", "0", "-1", "0", NULL});
+    assert_string_equal(command("HGET orch:{l:p}:window tokens"), "130");
+    assert_int_equal(strncmp(command("HGET orch:{l:p}:state a:sonnet@claude"), "closed 1 ", 9), 0);
+    run_twice((const char *[]){"4", "acquire", "id-2", ARM, "100", NULL});
+    run_twice((const char *[]){"14", "settle", "id-2", ARM, "-", "0", "-1", "-", "internal", "-",
+                               "0", "-1", "0", "-1", "0", NULL});
+    assert_string_equal(command("HGET orch:{l:p}:window requests"), "1");
+    assert_string_equal(command("HGET orch:{l:p}:window:- requests"), "1");
+    assert_string_equal(command("HGET orch:{l:p}:window tokens"), "130");
+    assert_int_equal(strncmp(command("HGET orch:{l:p}:state k:-"), "2 0 ok ", 7), 0);
+}
+
 static void all_keys_of_a_provider_have_one_hash_tag(void **state)
 {
     (void)state;
@@ -1171,6 +1244,7 @@ int main(void)
         TEST(a_permit_of_a_call_that_was_not_made_is_given_back),
         TEST(a_permit_that_is_settled_twice_is_given_back_once),
         TEST(tokens_are_corrected_by_what_was_used),
+        TEST(a_correction_leaves_the_window_with_what_it_corrects),
         TEST(calls_without_a_figure_are_charged_the_average),
         TEST(a_call_larger_than_the_limit_gets_a_window_of_its_own),
         TEST(an_idle_window_begins_anew),
@@ -1203,6 +1277,7 @@ int main(void)
         TEST(it_may_be_closed_with_answers_outstanding_and_within_one),
         TEST(keys_may_change_while_an_answer_is_outstanding),
         TEST(damaged_state_is_a_wait_or_a_fresh_start),
+        TEST(what_redis_did_already_may_be_asked_again),
         TEST(all_keys_of_a_provider_have_one_hash_tag),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
