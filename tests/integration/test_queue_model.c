@@ -11,7 +11,7 @@
 #include "tests/lib/probe.h"
 
 #define MAX_SUBS 12
-#define ROUNDS 12
+#define ROUNDS 16
 #define STEPS 120
 #define LIMIT 1000 /* of the task's budget, in nano USD */
 
@@ -131,12 +131,13 @@ static void check_money(const char *call)
 /* --- money -------------------------------------------------------------------------------- */
 
 static struct queue_spend cost;
+static int reserves[QUEUE_ERROR + 1]; /* by their answers */
 
 /* What the attempt will say that it has cost; now and then nothing. */
 static void bill(const struct attempt *attempt)
 {
-    cost = (struct queue_spend){attempt->held > 0 ? below((int)attempt->held + 1) : 0, 0};
-    probe.spent = below(4) != 0 ? &cost : NULL;
+    cost = (struct queue_spend){attempt->held > 0 ? below((int)attempt->held / 2 + 1) : 0, 0};
+    probe.spent = below(8) != 0 ? &cost : NULL;
 }
 
 static void settle(struct attempt *attempt, const struct queue_spend *spent)
@@ -170,6 +171,8 @@ static void part(int sub, int which)
     now.runs[sub][0] = now.runs[sub][1 - which];
     forget_attempt(&now.runs[sub][1]);
 }
+
+static int commits_beside; /* another attempt */
 
 /* --- calls -------------------------------------------------------------------------------- */
 
@@ -230,8 +233,10 @@ static int call_commit(int sub)
     if (status != QUEUE_OK)
         return (int)status;
     settle(&now.runs[sub][which], probe.spent);
-    if (has_hedge(sub))
+    if (has_hedge(sub)) {
+        commits_beside++;
         part(sub, 1 - which);
+    }
     return (int)status;
 }
 
@@ -275,7 +280,7 @@ static int call_reserve(int sub)
     bool owner;
     int which;
     const char *token = some_token(sub, &which, &owner);
-    int64_t worst = below(LIMIT / 3), others = sum_held();
+    int64_t worst = below(below(2) ? LIMIT / 3 : LIMIT), others = sum_held();
     struct attempt *attempt = &now.runs[sub][which];
     others -= attempt->held > 0 ? attempt->held : 0;
     enum queue_status status = probe_reserve(&probe, now.task, now.ids[sub], token, NULL, 0,
@@ -287,6 +292,7 @@ static int call_reserve(int sub)
     assert_int_equal(status, now.spent + worst > LIMIT            ? QUEUE_BUDGET
                              : now.spent + others + worst > LIMIT ? QUEUE_WAIT
                                                                   : QUEUE_OK);
+    reserves[status]++;
     if (status == QUEUE_OK)
         attempt->held = worst;
     return (int)status;
@@ -415,16 +421,16 @@ static const struct {
     int (*call)(int sub);
     int weight;
 } calls[] = {
-    {"claim", call_claim, 8}, {"commit", call_commit, 6},   {"fail", call_fail, 3},
-    {"renew", call_renew, 2}, {"expire", call_expire, 2},   {"promote", call_promote, 3},
-    {"hold", call_hold, 1},   {"release", call_release, 2}, {"cancel", call_cancel, 1},
-    {"retry", call_retry, 2}, {"expand", call_expand, 3},   {"bury", call_bury, 1},
-    {"hedge", call_hedge, 5}, {"reserve", call_reserve, 6}, {"lose", call_lose, 3},
+    {"claim", call_claim, 8}, {"commit", call_commit, 6},    {"fail", call_fail, 3},
+    {"renew", call_renew, 2}, {"expire", call_expire, 2},    {"promote", call_promote, 3},
+    {"hold", call_hold, 1},   {"release", call_release, 2},  {"cancel", call_cancel, 1},
+    {"retry", call_retry, 2}, {"expand", call_expand, 3},    {"bury", call_bury, 1},
+    {"hedge", call_hedge, 5}, {"reserve", call_reserve, 14}, {"lose", call_lose, 3},
 };
 
 static void step(void)
 {
-    int pick = below(48), at = 0;
+    int pick = below(56), at = 0;
     while (pick >= calls[at].weight)
         pick -= calls[at++].weight;
     before = now;
@@ -488,6 +494,9 @@ static void every_sequence_of_calls_keeps_the_queue_whole(void **state)
             step();
         finish();
     }
+    /* What was to be tested has happened. */
+    assert_true(reserves[QUEUE_OK] > 0 && reserves[QUEUE_WAIT] + reserves[QUEUE_BUDGET] > 0);
+    assert_true(commits_beside > 0);
     probe_close(&probe);
 }
 
