@@ -3,6 +3,7 @@
 #include "simulator/family_openai.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 /* How the servers differ in what they send on success. */
@@ -296,8 +297,13 @@ static void add_timings(const struct sim_answer *answer, struct buf *out)
 
 static const char *finish_reason(const struct sim_answer *answer)
 {
+    static char word[64]; /* what the scenario has */
     if (!answer->finished)
         return "null";
+    if (answer->finish != NULL) {
+        snprintf(word, sizeof word, "\"%.60s\"", answer->finish);
+        return word;
+    }
     return answer->length ? "\"length\"" : "\"stop\"";
 }
 

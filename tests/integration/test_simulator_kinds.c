@@ -267,6 +267,15 @@ static void stop_strings_end_answers_and_options_are_remembered(void **state)
     answer_release(&answer);
 }
 
+static void finish_reason_may_be_the_scenarios(void **state)
+{
+    (void)state;
+    scenario_set("rules: [{reply: {text: hi}, fault: {finish: content_filter}}]");
+    json_t *body = whole(OPENAI_PATH, OPENAI_HI "}");
+    assert_string_equal(path_str(body, "choices.0.finish_reason"), "content_filter");
+    json_decref(body);
+}
+
 static void images_of_openai_are_checked_and_counted(void **state)
 {
     (void)state;
@@ -296,6 +305,7 @@ int main(void)
         KIND(vectors_have_the_dimensions_asked_for_and_are_counted),
         KIND(rules_for_openai_count_for_what_else_it_offers),
         KIND(stop_strings_end_answers_and_options_are_remembered),
+        KIND(finish_reason_may_be_the_scenarios),
         KIND(images_of_openai_are_checked_and_counted),
     };
     return cmocka_run_group_tests(tests, sim_group_setup, sim_group_teardown);
