@@ -366,6 +366,56 @@ static void a_roles_budget_in_a_task_counts(void **state)
 /* --- the response cache -------------------------------------------------------------------------
  */
 
+static void an_equal_call_is_answered_from_the_cache(void **state)
+{
+    (void)state;
+    workbench_start_worker(bench, "w-ok");
+    struct msg_work work = workbench_work();
+    work.temperature = 0;
+    workbench_run(bench, &work, "m-ok", SUB_DONE);
+    assert_false(timing()->cached);
+    workbench_run(bench, &work, "m-ok", SUB_DONE);
+    assert_true(timing()->cached);
+    assert_true(bench->outcome.outcome.cached);
+    assert_string_equal(workbench_text(bench), "one two three");
+    assert_string_equal(bench->outcome.outcome.worker, "w-ok");
+    assert_float_equal(timing()->cost_usd, 0, 0);
+    assert_int_equal(http_server_requests(bench->server), 1);
+    workbench_wait_event(bench, ".cached");
+    work.cache = "off";
+    workbench_run(bench, &work, "m-ok", SUB_DONE);
+    assert_int_equal(http_server_requests(bench->server), 2);
+    work.cache = "";
+    work.temperature = 0.5;
+    workbench_run(bench, &work, "m-ok", SUB_DONE);
+    workbench_run(bench, &work, "m-ok", SUB_DONE);
+    assert_int_equal(http_server_requests(bench->server), 4);
+}
+
+static void equal_calls_in_flight_are_joined(void **state)
+{
+    (void)state;
+    workbench_start_worker(bench, "w-hold");
+    struct msg_work work = workbench_work();
+    work.cache = "on";
+    char first[TASK_ID_SIZE];
+    workbench_submit(bench, &work, NULL);
+    workbench_offer(bench, "m-hold", false);
+    workbench_wait_requests(bench, 1);
+    snprintf(first, sizeof first, "%s", bench->task);
+    workbench_submit(bench, &work, NULL);
+    workbench_offer(bench, "m-hold", false);
+    assert_true(workbench_reaches(bench, SUB_RUNNING));
+    http_server_release(bench->server);
+    assert_true(workbench_reaches(bench, SUB_DONE));
+    assert_true(timing()->cached);
+    assert_string_equal(workbench_text(bench), "one two three");
+    assert_int_equal(http_server_requests(bench->server), 1);
+    snprintf(bench->task, sizeof bench->task, "%s", first);
+    assert_true(workbench_reaches(bench, SUB_DONE));
+    assert_false(timing()->cached);
+}
+
 static void when_the_call_of_an_owner_is_cancelled_the_next_one_makes_it(void **state)
 {
     (void)state;
@@ -423,6 +473,9 @@ static void texts_are_embedded(void **state)
     assert_sent("/embeddings", true);
     assert_sent("second text", true);
     assert_float_equal(timing()->cost_usd, 5e-6, 1e-9);
+    workbench_run(bench, &work, "m-vec", SUB_DONE); /* vectors of a text do not change */
+    assert_true(timing()->cached);
+    assert_int_equal(http_server_requests(bench->server), 1);
 }
 
 static void models_are_listed(void **state)
@@ -555,6 +608,8 @@ int main(void)
         GOVERNED_TEST(a_call_that_broke_costs_what_was_reserved),
         GOVERNED_TEST(a_call_that_was_refused_costs_nothing),
         GOVERNED_TEST(a_roles_budget_in_a_task_counts),
+        GOVERNED_TEST(an_equal_call_is_answered_from_the_cache),
+        GOVERNED_TEST(equal_calls_in_flight_are_joined),
         GOVERNED_TEST(when_the_call_of_an_owner_is_cancelled_the_next_one_makes_it),
         GOVERNED_TEST(another_model_is_an_event_and_where_it_is_strict_an_error),
         GOVERNED_TEST(texts_are_embedded),
