@@ -187,9 +187,11 @@ static void check_run(const struct check *check, const char *sub, const struct q
         find(check, sub, "it is %s, but something is reserved for it", sub_state_name(line->state));
     if (redis_type(value) == REDIS_NIL && (line->state == SUB_RUNNING || line->state == SUB_DONE))
         find(check, sub, "it is %s, but nobody ran it", sub_state_name(line->state));
-    if (readable && line->state == SUB_RUNNING &&
-        strtoll(run.attempts[run.n_attempts - 1].token.text, NULL, 10) > line->attempts)
-        find(check, sub, "its token is not of its attempt %lld", (long long)line->attempts);
+    for (size_t i = 0; readable && line->state == SUB_RUNNING && i < run.n_attempts; i++) {
+        long long number = strtoll(run.attempts[i].token.text, NULL, 10);
+        if (number < 1 || number > line->attempts)
+            find(check, sub, "its token is of no attempt up to %lld", (long long)line->attempts);
+    }
 }
 
 static void check_sub(struct check *check, const char *sub, size_t row)

@@ -21,15 +21,22 @@ static int teardown(void **state)
     return 0;
 }
 
-/* One task with a subtask in every state that lives, and one that failed. */
+static const struct queue_account accounts[] = {{"day", {100, 0}}, {"task-role:coder", {100, 0}}};
+
+/* One task with a subtask in every state that lives, and one that failed. The one that runs is
+ * hedged, and has reserved something. */
 static void make_tasks(void)
 {
     const struct probe_node nodes[] = {
         {.id = "ready"}, {.id = "running"}, {.id = "delayed"},
         {.id = "held"},  {.id = "done"},    {.id = "blocked", .deps = "running done"}};
     const struct probe_node two[] = {{.id = "a"}, {.id = "b", .deps = "a"}};
+    probe.budget = (struct queue_spend){100, 0};
     probe_submit(&probe, T, "d", nodes, 6);
+    probe.budget = (struct queue_spend){0, 0};
     probe_claim(&probe, T, "running", "n");
+    probe_hedge(&probe, T, "running", "h", 60000);
+    probe_reserve(&probe, T, "running", "2-h", accounts, 2, (struct queue_spend){5, 0});
     probe_claim(&probe, T, "delayed", "n");
     probe_fail(&probe, T, "delayed", "1-n", ERROR_RETRY, 60000);
     probe_sub(&probe, queue_hold, T, "held");
@@ -103,10 +110,27 @@ static const struct {
     {"DEL %t:task:" T, "the index `tasks` names it, but there is no such task"},
     {"RPUSH %t:log:" T " nonsense", "of its log is not readable"},
     {"XADD %t:ev * nonsense x", "of the outbox of shard"},
+    {"HDEL %t:task:" T " hold:running", "its last attempt says that something is reserved for it"},
+    {"HDEL %t:task:" T " hold:running", "its budget counts 5 nano USD and 0 tokens as reserved"},
+    {"HSET %t:task:" T " hold:running x", "what is reserved for it is not readable"},
+    {"HSET %t:task:" T " hold:running 2-h~5~0~2~day", "what is reserved for it is not readable"},
+    {"HSET %t:task:" T " hold:ready 1-n~5~0~0", "it is READY, but something is reserved for it"},
+    {"HSET %t:task:" T " hold:done 1-n~5~0~0", "but it is not in the index `lease`"},
+    {"HSET %t:task:" T " hold:x 1-n~5~0~0", "`hold` is stored of it, but no subtask"},
+    {"HSET %t:task:" T " budget x", "its budget is not readable"},
+    {"HSET %t:task:" T " budget 4~0~0~0~5~0", "its budget: 5 nano USD are spent or reserved of 4"},
+    {"HSET %t:task:" T " role:coder 9~0~0~0~4~0", "its budget of role coder counts 4 nano USD"},
+    {"HSET orch:{b}:account:day sums x", "account day is not readable"},
+    {"HSET orch:{b}:account:day hold:x x", "account day: what is reserved of it is not readable"},
+    {"HSET orch:{b}:account:day sums 4~0~0~0~5~0", "account day: 5 nano USD are spent or reserved"},
+    {"HSET orch:{b}:account:day sums 9~0~0~0~6~0", "account day counts 6 nano USD and 0 tokens"},
+    {"HSET %t:task:" T " run:running 3-n~worker~arm~2-h~worker~arm~$",
+     "its token is of no attempt up to 2"},
+    {"HSET %t:task:" T " run:running 1-n~worker~arm~2-h~x", "its last attempt is not readable"},
     {"RENAME %t:log:" T " orch:{s0}:log:" T, "a key of shard 0 names it, but its shard is"},
 };
 
-/* Splits the row into arguments. */
+/* Splits the row into arguments; "~" stands for a space within one. */
 static void apply(const char *command)
 {
     char words[8][128];
@@ -120,6 +144,8 @@ static void apply(const char *command)
                      at + 2);
         else
             snprintf(words[n], sizeof words[n], "%.*s", (int)len, at);
+        for (char *tilde = words[n]; (tilde = strchr(tilde, '~')) != NULL;)
+            *tilde = ' ';
         argv[n] = words[n];
         at += len + (at[len] == ' ');
     }
@@ -164,6 +190,11 @@ static void call_everything(void)
     for (size_t i = 0; i < 6; i++) {
         for (size_t k = 0; k < 4; k++)
             probe_sub(&probe, calls[k], T, subs[i]);
+        probe_hedge(&probe, T, subs[i], "i", 60000);
+        probe_reserve(&probe, T, subs[i], "2-h", accounts, 2, (struct queue_spend){5, 0});
+        probe_renew(&probe, T, subs[i], "2-h", 60000);
+        probe_fail(&probe, T, subs[i], "2-h", ERROR_WAIT, 1);
+        probe_lose(&probe, T, subs[i], "2-h");
         probe_renew(&probe, T, subs[i], "1-n", 60000);
         probe_fail(&probe, T, subs[i], "1-n", ERROR_RETRY, 0);
         probe_commit(&probe, T, subs[i], "1-n");
@@ -172,6 +203,8 @@ static void call_everything(void)
     probe_task(&probe, queue_cancel, T);
     probe_task(&probe, queue_retry, T);
     probe_read(&probe, T);
+    probe_task(&probe, queue_cancel, T);
+    probe_task(&probe, queue_forget, T);
     probe_fsck(&probe);
 }
 
@@ -182,11 +215,12 @@ static void flipped_bits_crash_nobody(void **state)
         {"task", "sub:running"},  {"task", "sub:ready"},  {"task", "sub:blocked"},
         {"task", "run:running"},  {"task", "state"},      {"task", "remaining"},
         {"task", "succ:running"}, {"task", "total"},      {"task", "deps:blocked"},
+        {"task", "hold:running"}, {"task", "budget"},     {"task", "role:coder"},
         {"data", "work:running"}, {"data", "meta:ready"}, {"data", "outcome:done"},
     };
     probe_follow(&probe);
     uint32_t random = 12345;
-    for (int round = 0; round < 60; round++) {
+    for (int round = 0; round < 80; round++) {
         apply("FLUSHALL");
         make_tasks();
         for (int n = 0; n < 2; n++) {
