@@ -45,6 +45,7 @@ static void attempt_free(struct attempt *attempt)
     drop_ask(attempt);
     key_drop(&attempt->key);
     free(attempt->sources.results);
+    free(attempt->note);
     free(attempt->kind);
     free(attempt->role);
     free(attempt->title);
@@ -156,7 +157,7 @@ struct record_facts attempt_facts(const struct attempt *attempt)
         .hedge = attempt->dispatch.hedge,
         .key = key_fingerprint(attempt->key),
         .citations = attempt_bytes(&attempt->citations),
-        .note = attempt->note,
+        .note = attempt->note != NULL ? attempt->note : "",
     };
 }
 

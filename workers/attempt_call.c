@@ -10,7 +10,9 @@
 #include "workers/backoff.h"
 #include "workers/news.h"
 #include "workers/request_key.h"
+#include "workers/utf8.h"
 
+#define NOTE_WHY_MAX 440  /* bytes; a note holds 512 */
 #define RESULT_BYTES 2048 /* what a search result may add to a prompt that is to be paid for */
 
 static void reserve(struct attempt *attempt);
@@ -113,8 +115,11 @@ void attempt_reserved(struct attempt *attempt)
 
 static void degrade(struct attempt *attempt, const char *why)
 {
-    snprintf(attempt->note, sizeof attempt->note, "web search failed: %.440s; answered without it",
-             why);
+    size_t len = strlen(why);
+    if (len > NOTE_WHY_MAX)
+        len = utf8_floor(why, len, NOTE_WHY_MAX);
+    free(attempt->note);
+    attempt->note = mem_must_printf("web search failed: %.*s; answered without it", (int)len, why);
     log_info("%s/%s: %s", attempt->dispatch.task, attempt->dispatch.sub, attempt->note);
 }
 

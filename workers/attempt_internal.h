@@ -77,7 +77,7 @@ struct attempt {
     double search_from_ms;
     struct attempt_sources sources;
     struct buf citations;
-    char note[512];
+    char *note; /* for the reader of the answer; NULL: nothing */
 
     struct exchange *exchange; /* NULL: none in flight */
     size_t chunk_at;           /* bytes of the text that taps have had */

@@ -118,7 +118,7 @@ static void share_answer(struct attempt *attempt, const struct provider_reply *r
     bool matches =
         reply->model[0] == '\0' || arms_serves(attempt->dispatch.arm->model, reply->model);
     if (!attempt->owner || cache == NULL || reply->finish != FINISH_DONE || !matches ||
-        attempt->note[0] != '\0' || attempt->outcome.len > ANSWER_MAX_BYTES)
+        attempt->note != NULL || attempt->outcome.len > ANSWER_MAX_BYTES)
         return; /* given up when the attempt halts */
     attempt->owner = false;
     answer_cache_store(cache, attempt->cache_key, attempt->token, attempt_bytes(&attempt->outcome));

@@ -334,6 +334,7 @@ static void a_call_that_broke_costs_what_was_reserved(void **state)
     workbench_start_worker(bench, "w-cut");
     struct queue_spend budget = {.nano_usd = 1000000000};
     run_with_budget("m-cut", &budget, SUB_DELAYED);
+    workbench_wait_event(bench, "the text that was streamed so far is void");
     assert_true(bench->spent.nano_usd >= 4096 * 10000);
     assert_int_equal(bench->held.nano_usd, 0);
 }
@@ -350,6 +351,53 @@ static void a_call_that_was_refused_costs_nothing(void **state)
     assert_true(workbench_reaches(bench, SUB_READY));
     assert_int_equal(bench->spent.tokens, 0);
     assert_int_equal(bench->held.tokens, 0);
+}
+
+static void run_until_killed(const char *failpoint)
+{
+    struct msg_work work = workbench_work();
+    setenv("ORCH_FAILPOINT", failpoint, 1);
+    pid_t worker = workbench_start_worker(bench, "w-ok");
+    unsetenv("ORCH_FAILPOINT");
+    workbench_submit(bench, &work, &(struct queue_spend){.nano_usd = 1000000000});
+    workbench_offer(bench, "m-ok", false);
+    bool never = false;
+    int status = -1;
+    for (int i = 0; i < 2000 && status == -1; i++) {
+        loop_run_until(&bench->loop, &never, 10);
+        status = fixture_wait_exit(&bench->fixture, worker, 0);
+    }
+    assert_int_equal(status, 128 + SIGKILL);
+    workbench_read(bench);
+    assert_true(bench->held.nano_usd > 0);
+}
+
+static void an_answer_of_before_a_kill_costs_what_it_has_cost(void **state)
+{
+    (void)state;
+    run_until_killed("spooled:1");
+    workbench_start_worker(bench, "w-ok");
+    assert_true(workbench_reaches(bench, SUB_DONE));
+    assert_int_equal(bench->spent.nano_usd, 10 * 1000 + 3 * 10000);
+    assert_int_equal(bench->held.nano_usd, 0);
+    assert_int_equal(http_server_requests(bench->server), 1);
+}
+
+static bool is_not_running(struct workbench *own)
+{
+    workbench_read(own);
+    return own->state != SUB_RUNNING;
+}
+
+static void a_kill_after_the_reservation_costs_what_was_reserved(void **state)
+{
+    (void)state;
+    run_until_killed("reserved:1");
+    int64_t held = bench->held.nano_usd;
+    workbench_start_worker(bench, "w-ok");
+    workbench_wait(bench, is_not_running);
+    assert_int_equal(bench->spent.nano_usd, held); /* the call may have been made */
+    assert_int_equal(bench->held.nano_usd, 0);
 }
 
 static void a_roles_budget_in_a_task_counts(void **state)
@@ -607,6 +655,8 @@ int main(void)
         GOVERNED_TEST(what_nobody_has_counted_costs_what_was_reserved),
         GOVERNED_TEST(a_call_that_broke_costs_what_was_reserved),
         GOVERNED_TEST(a_call_that_was_refused_costs_nothing),
+        GOVERNED_TEST(an_answer_of_before_a_kill_costs_what_it_has_cost),
+        GOVERNED_TEST(a_kill_after_the_reservation_costs_what_was_reserved),
         GOVERNED_TEST(a_roles_budget_in_a_task_counts),
         GOVERNED_TEST(an_equal_call_is_answered_from_the_cache),
         GOVERNED_TEST(equal_calls_in_flight_are_joined),
