@@ -570,6 +570,35 @@ static void sums_stay_exact(void **state)
     assert_int_equal(probe_fsck(&probe), 0);
 }
 
+/* How often scripts have called the command since the statistics began. */
+static int calls_of(const char *command)
+{
+    char name[48];
+    snprintf(name, sizeof name, "cmdstat_%s:calls=", command);
+    const char *at = strstr(probe_redis(&probe, "INFO commandstats"), name);
+    return at != NULL ? atoi(at + strlen(name)) : 0;
+}
+
+/* The whole of what claim, renew and commit do: whoever adds a command here slows every attempt. */
+static void attempts_without_a_budget_pay_nothing_for_it(void **state)
+{
+    (void)state;
+    submit(T, 1, (struct queue_spend){0, 0});
+    probe_redis(&probe, "CONFIG RESETSTAT");
+    claim(T, "s0");
+    assert_int_equal(probe_renew(&probe, T, "s0", "1-n", 1000), QUEUE_OK);
+    assert_int_equal(probe_commit(&probe, T, "s0", "1-n"), QUEUE_OK);
+    static const struct {
+        const char *command;
+        int calls;
+    } all[] = {{"evalsha", 3}, {"time", 3},  {"hmget", 4}, {"hget", 0},    {"hgetall", 0},
+               {"hexists", 0}, {"hset", 3},  {"hdel", 0},  {"zadd", 3},    {"zrem", 2},
+               {"zscore", 0},  {"rpush", 2}, {"xadd", 1},  {"publish", 2}, {"del", 0}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (calls_of(all[i].command) != all[i].calls)
+            fail_msg("%s was called %d times", all[i].command, calls_of(all[i].command));
+}
+
 /* --- many at once ------------------------------------------------------------------------- */
 
 #define SUBS 200
@@ -868,6 +897,7 @@ int main(void)
         TEST(an_exhausted_budget_fails_the_task_and_keeps_what_is_done),
         TEST(a_provider_that_charges_more_is_told_of),
         TEST(sums_stay_exact),
+        TEST(attempts_without_a_budget_pay_nothing_for_it),
         TEST(two_hundred_at_once_never_overspend),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
