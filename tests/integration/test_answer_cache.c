@@ -495,12 +495,11 @@ static void damaged_answers_are_a_miss(void **state)
 {
     (void)state;
     static const char *const damages[] = {
-        "HSET orch:{c}:answers " KEY " short",
-        "HSET orch:{c}:answers " KEY
-        " 0123456789012345678901234567890123456789012345678901234567890123wrong",
+        ("HSET orch:{c}:answers " KEY " short"),
+        ("HSET orch:{c}:answers " KEY " " OTHER "wrong"), /* with another sum */
         "DEL orch:{c}:answers",
         "DEL orch:{c}:expiry",
-        "ZADD orch:{c}:expiry 1 " KEY,
+        ("ZADD orch:{c}:expiry 1 " KEY),
     };
     open_with(0, &(struct answer_cache_options){60, 1000000, 10000});
     for (int i = 0; i < (int)(sizeof damages / sizeof *damages); i++) {
