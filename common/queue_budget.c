@@ -27,7 +27,8 @@ static size_t know(struct queue_known *known, const char *name)
 bool queue_known_missing(struct queue *queue, const struct redis_value *value, size_t sent)
 {
     bool helps = false;
-    if (redis_type(value) != REDIS_ARRAY || strcmp(redis_str(redis_at(value, 0), NULL), "ACCOUNTS"))
+    if (redis_type(value) != REDIS_ARRAY ||
+        strcmp(redis_str(redis_at(value, 0), NULL), "ACCOUNTS") != 0)
         return false;
     for (size_t i = 1; i < redis_len(value); i++)
         helps = know(&queue->known, redis_str(redis_at(value, i), NULL)) >= sent || helps;

@@ -82,12 +82,12 @@ static bool next_word(struct queue_word *text, struct queue_word *ret)
 /* "token nano tokens n account..." of each hold. */
 static bool add_holds(struct check *check, struct bytes line)
 {
-    struct queue_word text = {line.data, line.len}, word;
+    struct queue_word text = {line.data, line.len}, token, word;
     size_t prefix = strlen(TASK_ROLE);
     while (text.len > 0) {
         struct queue_spend held;
         int64_t n;
-        if (!next_word(&text, &word) || !next_word(&text, &word) ||
+        if (!next_word(&text, &token) || !next_word(&text, &word) ||
             !queue_word_int(&word, &held.nano_usd) || !next_word(&text, &word) ||
             !queue_word_int(&word, &held.tokens) || !next_word(&text, &word) ||
             !queue_word_int(&word, &n))
