@@ -59,7 +59,8 @@ struct config_price {
 };
 
 /* What the file does not set comes from the shipped registry, where that knows the name
- * (model_registry.h): context, max_output, prices (of remote models), capabilities, refuses, endpoint. */
+ * (model_registry.h): context, max_output, prices (of remote models), capabilities, refuses,
+ * endpoint. */
 struct config_model {
     char *alias;    /* key under models: */
     char *provider; /* name of a provider */
@@ -96,9 +97,10 @@ struct config_worker {
     size_t n_models;
     char **launch; /* command line of a runtime to start and own; n_launch 0: none */
     size_t n_launch;
-    char *health;     /* URL that answers 2xx once the runtime is usable; NULL: none */
-    bool share;       /* another worker may have the same GPU */
-    int64_t start_ms; /* most time until the runtime is healthy */
+    char *health;          /* URL that answers 2xx once the runtime is usable; NULL: none */
+    bool share;            /* another worker may have the same GPU */
+    int64_t start_ms;      /* most time until the runtime is healthy */
+    int64_t memory_max_mb; /* of the runtime, before it is started again; 0: no limit */
 };
 
 struct config_budget { /* 0: no limit */

@@ -92,6 +92,13 @@ void arm_state_end(struct arm_state *state, int64_t now_ms)
     state->used_ms = now_ms;
 }
 
+/* What ends forgets its models. */
+void arm_state_health(struct arm_state *state, bool healthy)
+{
+    state->healthy = healthy;
+    state->loaded = state->loaded && healthy;
+}
+
 enum arm_state_name arm_state_at(const struct arm_state *state, int64_t now_ms)
 {
     if (!state->local)

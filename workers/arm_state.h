@@ -17,12 +17,13 @@ const char *arm_state_text(enum arm_state_name state); /* "", cold, loading, war
 /* Plain data; times are monotonic ms. */
 struct arm_state {
     bool local;
-    bool owned;      /* the worker has launched its runtime: healthy is warm */
-    bool healthy;    /* owned: now */
-    int64_t keep_ms; /* unloaded after so long without a call; -1: never */
-    int64_t calls;   /* under way */
-    bool loaded;     /* some call had a token since it was last cold */
-    int64_t used_ms; /* end of the last call */
+    bool owned;               /* the worker has launched its runtime: healthy is warm */
+    bool healthy;             /* owned: now */
+    int64_t keep_ms;          /* unloaded after so long without a call; -1: never */
+    int64_t calls;            /* under way */
+    bool loaded;              /* some call had a token since it was last cold */
+    int64_t used_ms;          /* end of the last call */
+    enum arm_state_name told; /* what others have heard */
 };
 
 /* api: what its runtime does by itself (Ollama unloads after 5 min, LM Studio after 60, the others
@@ -33,6 +34,7 @@ void arm_state_init(struct arm_state *state, const char *api, const char *keep_a
 void arm_state_call(struct arm_state *state, int64_t now_ms); /* a call begins */
 void arm_state_token(struct arm_state *state);                /* its first token came */
 void arm_state_end(struct arm_state *state, int64_t now_ms);  /* it ended */
+void arm_state_health(struct arm_state *state, bool healthy); /* of our own runtime */
 enum arm_state_name arm_state_at(const struct arm_state *state, int64_t now_ms);
 /* "10m" and its like in ms; -1: for ever; -2: not readable. */
 int64_t arm_state_keep_ms(const char *keep_alive);

@@ -20,15 +20,25 @@ static char *arm_name(const struct config_model *model, const struct config_work
 }
 
 static void add(struct arms *arms, const struct config_model *model,
-                const struct config_worker *worker, bool provider_local, const char *host)
+                const struct config_worker *worker, const char *api, bool provider_local,
+                const char *host)
 {
     bool local = model->local || provider_local;
+    struct arm_state *state = mem_must_zalloc(sizeof *state);
+    arm_state_init(state, api, model->keep_alive, local, worker->n_launch > 0);
     arms->items = mem_must_realloc(arms->items, (arms->n + 1) * sizeof *arms->items);
     arms->items[arms->n++] = (struct arm){
         .name = arm_name(model, worker, local, host),
         .model = model,
         .local = local,
+        .state = state,
     };
+}
+
+static const char *api_of(const struct config *config, const struct config_worker *worker)
+{
+    const struct config_provider *provider = config_provider(config, worker->provider);
+    return provider != NULL && provider->api != NULL ? provider->api : "";
 }
 
 static int add_listed(struct arms *arms, const struct config *config,
@@ -46,7 +56,7 @@ static int add_listed(struct arms *arms, const struct config *config,
                            "worker %s serves %s, but its model %s belongs to %s: list it under "
                            "a worker of that provider",
                            worker->name, worker->provider, model->alias, model->provider);
-        add(arms, model, worker, provider_local, host);
+        add(arms, model, worker, api_of(config, worker), provider_local, host);
     }
     return 0;
 }
@@ -58,7 +68,7 @@ int arms_init(struct arms *ret, const struct config *config, const struct config
     int rc = add_listed(&arms, config, worker, provider_local, host, err);
     for (size_t i = 0; worker->n_models == 0 && i < config->n_models; i++)
         if (strcmp(config->models[i].provider, worker->provider) == 0)
-            add(&arms, &config->models[i], worker, provider_local, host);
+            add(&arms, &config->models[i], worker, api_of(config, worker), provider_local, host);
     if (rc == 0 && arms.n == 0)
         rc = err_set(err, -EINVAL,
                      "worker %s has nothing to serve: add a model with provider: %s under models:",
@@ -80,6 +90,7 @@ void arms_release(struct arms *arms)
     for (size_t i = 0; i < arms->n; i++) {
         free(arms->items[i].name);
         free(arms->items[i].paused);
+        free(arms->items[i].state);
     }
     free(arms->items);
     *arms = (struct arms){0};

@@ -7,6 +7,7 @@
 
 #include "common/config.h"
 #include "common/err.h"
+#include "workers/arm_state.h"
 
 #define ARMS_MAX 256 /* what a `ready` message holds */
 
@@ -15,6 +16,7 @@ struct arm {
     const struct config_model *model; /* borrowed from the config */
     bool local;                       /* runs on the team's own hardware */
     char *paused;                     /* why it is not served for now; NULL: it is */
+    struct arm_state *state;          /* whether its model is loaded; changes with each call */
 };
 
 struct arms {

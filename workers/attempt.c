@@ -56,6 +56,27 @@ static void attempt_free(struct attempt *attempt)
     free(attempt);
 }
 
+void attempt_call_begins(struct attempt *attempt)
+{
+    struct arm_state *state = attempt->dispatch.arm->state;
+    attempt->calling = state != NULL;
+    if (attempt->calling)
+        arm_state_call(state, clock_ms());
+}
+
+void attempt_call_speaks(struct attempt *attempt)
+{
+    if (attempt->calling)
+        arm_state_token(attempt->dispatch.arm->state);
+}
+
+void attempt_call_ends(struct attempt *attempt)
+{
+    if (attempt->calling)
+        arm_state_end(attempt->dispatch.arm->state, clock_ms());
+    attempt->calling = false;
+}
+
 void attempt_settle_permit(struct attempt *attempt, const struct governor_report *report)
 {
     struct governor *governor = attempt->all->options.governor;
@@ -79,6 +100,7 @@ void attempt_halt(struct attempt *attempt)
     attempt_settle_permit(attempt, NULL);
     search_cancel(&attempt->search);
     exchange_cancel(&attempt->exchange);
+    attempt_call_ends(attempt);
     if (attempt->looking && cache != NULL)
         answer_cache_forget(cache, attempt);
     attempt->looking = false;
@@ -193,6 +215,8 @@ static void tend(struct attempt *attempt, int64_t now_ms)
     if (attempt->state == ATTEMPT_OVER || attempt->state == ATTEMPT_CLAIMING ||
         attempt->state == ATTEMPT_LOSING)
         return;
+    if (attempt->exchange != NULL && exchange_reply(attempt->exchange)->text.len > 0)
+        attempt_call_speaks(attempt);
     if (attempt->exchange != NULL && all->peer != NULL) {
         struct record_facts facts = attempt_facts(attempt);
         news_chunk(all->peer, &facts, exchange_reply(attempt->exchange),

@@ -213,6 +213,9 @@ static void call_done(void *ctx, struct exchange_report *report)
     struct attempts *all = attempt->all;
     struct provider_reply *reply = report->reply;
     attempt->exchange = NULL;
+    if (reply->error == CLASS_NONE)
+        attempt_call_speaks(attempt);
+    attempt_call_ends(attempt);
     struct governor_report settled = {
         .class_ = reply->error,
         .called = true,
@@ -267,8 +270,11 @@ static void call(struct attempt *attempt)
     };
     struct err err = {0};
     attempt_enter(attempt, ATTEMPT_CALLING);
+    attempt_call_begins(attempt);
     int rc =
         exchange_start(&attempt->exchange, options->exchanges, &exchange, call_done, attempt, &err);
+    if (rc != 0)
+        attempt_call_ends(attempt);
     if (rc != 0)
         attempt_fail(attempt, rc == -EINVAL ? CLASS_BAD_REQUEST : CLASS_RETRY, ATTEMPT_BACKOFF_MS,
                      err.text);

@@ -64,6 +64,8 @@ static void health_changed(void *ctx, bool healthy)
 {
     struct worker *worker = ctx;
     worker->healthy = healthy;
+    for (size_t i = 0; i < worker->arms.n; i++)
+        arm_state_health(worker->arms.items[i].state, healthy);
     if (worker->peer != NULL)
         worker_introduce(worker);
     worker_tell_ready(worker);
@@ -178,8 +180,16 @@ static void hide_keys(struct worker *worker, char *const *sources, size_t n)
 static int open_runtime(struct worker *worker, struct err *err)
 {
     const struct config_worker *self = worker->self;
-    if (self->gpu != NULL && self->gpu[0] != '\0')
+    if (self->gpu != NULL && self->gpu[0] != '\0') {
+        const char *locks = getenv("ORCHESTRATOR_LOCK_DIR");
+        struct err why = {0};
+        int busy = gpu_lock(&worker->gpu_lock, locks, self->gpu, self->share, &why);
+        if (busy == -EBUSY)
+            return err_set(err, busy, "worker %s: %s", self->name, why.text);
+        if (busy != 0)
+            log_warn("nothing keeps other workers off GPU %s: %s", self->gpu, why.text);
         worker->gpu = gpu_new(worker->loop, self->gpu);
+    }
     worker->healthy = self->n_launch == 0;
     if (self->n_launch == 0)
         return 0;
@@ -204,6 +214,7 @@ static int open_runtime(struct worker *worker, struct err *err)
         .hidden = worker->hidden,
         .n_hidden = worker->n_hidden,
         .start_ms = self->start_ms,
+        .memory_max_bytes = self->memory_max_mb << 20,
         .news = runtime_news,
         .busy = runtime_busy,
     };
@@ -270,6 +281,7 @@ int worker_open(struct worker **ret, uv_loop_t *loop, const struct worker_option
     worker->loop = loop;
     worker->config = options->config;
     worker->ready_fd = options->ready_fd;
+    worker->gpu_lock = -1;
     worker->drain_ms = options->drain_ms;
     worker->accounts = accounts_new((int)worker->config->n_brokers);
     boot_nonce_make(worker->boot);
@@ -395,6 +407,8 @@ void worker_close(struct worker **worker_ptr)
     keys_close(&worker->keys);
     keys_close(&worker->search_keys);
     gpu_free(&worker->gpu);
+    if (worker->gpu_lock >= 0)
+        close(worker->gpu_lock);
     loop_timer_free(&worker->room_timer);
     loop_timer_free(&worker->pause_timer);
     loop_timer_free(&worker->drain_timer);

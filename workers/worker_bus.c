@@ -51,7 +51,8 @@ static void wait_for_room(struct worker *worker, int64_t delay_ms)
 
 static void send_ready(struct worker *worker, int broker)
 {
-    const char *names[ARMS_MAX], *paused[ARMS_MAX];
+    const char *names[ARMS_MAX], *paused[ARMS_MAX], *states[ARMS_MAX];
+    int64_t now_ms = clock_ms();
     char reasons[ARMS_MAX][256];
     size_t n = 0, n_paused = 0;
     bool local = true;
@@ -59,6 +60,7 @@ static void send_ready(struct worker *worker, int broker)
         const struct arm *arm = &worker->arms.items[i];
         local = local && arm->local;
         if (arm->paused == NULL) {
+            states[n] = arm_state_text(arm_state_at(arm->state, now_ms));
             names[n++] = arm->name;
             continue;
         }
@@ -80,6 +82,8 @@ static void send_ready(struct worker *worker, int broker)
                                   .running = n_busy(worker),
                                   .gpu = worker->self->gpu,
                                   .local = local,
+                                  .states = states,
+                                  .n_states = n,
                                   .paused = paused,
                                   .n_paused = n_paused,
                               }};
@@ -333,16 +337,34 @@ static void take_message(void *ctx, int broker, const struct message *message)
         log_debug("a broker sent a message of type %s", message_name(message->type));
 }
 
+/* Brokers are told when models are loaded or unloaded, with the next beat. */
+static void tell_states(struct worker *worker)
+{
+    int64_t now_ms = clock_ms();
+    bool changed = false;
+    for (size_t i = 0; i < worker->arms.n; i++) {
+        struct arm_state *state = worker->arms.items[i].state;
+        enum arm_state_name now = arm_state_at(state, now_ms);
+        changed |= now != state->told;
+        state->told = now;
+    }
+    if (changed)
+        worker_introduce(worker);
+}
+
 static void fill_beat(void *ctx, struct msg_beat *beat)
 {
     struct worker *worker = ctx;
     struct gpu_usage usage = gpu_usage(worker->gpu);
     grant_owed(worker);
+    tell_states(worker);
     beat->running = n_busy(worker);
     beat->credit = accounts_least(worker->accounts);
     beat->gpu_memory_used = usage.memory_used;
     beat->gpu_memory_total = usage.memory_total;
     beat->gpu_utilization = usage.utilization;
+    beat->gpu_temperature = usage.temperature;
+    beat->gpu_power_mw = usage.power_mw;
 }
 
 const struct peer_callbacks worker_peer_callbacks = {

@@ -41,6 +41,7 @@ struct worker {
     struct peer *peer; /* NULL until the spool is replayed */
     struct runtime *runtime;
     struct gpu *gpu;
+    int gpu_lock; /* descriptor; -1: none */
     char *runtime_log;
     const char **hidden; /* environment variables with keys, borrowed; the runtime has no use for */
     size_t n_hidden;

@@ -38,6 +38,7 @@ void fixture_init(struct fixture *fixture)
         die(fixture->dir);
     snprintf(fixture->redis_socket, sizeof fixture->redis_socket, "%s/redis.sock", fixture->dir);
     setenv("ORCHESTRATOR_HOME", fixture->dir, 1);
+    setenv("ORCHESTRATOR_LOCK_DIR", fixture->dir, 1);
     setenv("NO_COLOR", "1", 1);
     unsetenv("ORCHESTRATOR_CONFIG");
     signal(SIGPIPE, SIG_IGN);
