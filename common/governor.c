@@ -18,6 +18,7 @@
 #define DELAY_MAX_MS (86400 * 1000)
 #define REMAINING_MAX 1000000000000LL
 #define RESET_MS 1000 /* of what remains, where the server does not say */
+#define FIRST_ROOM_MS 20
 #define RENEW_IDS 200 /* in one operation */
 
 /* What a call that ended so says of its arm: good (the server answers), bad, weak (bad for a probe,
@@ -355,7 +356,8 @@ int governor_open(struct governor **ret, uv_loop_t *loop, struct queue *queue,
         governor_close(&governor);
         return rc;
     }
-    clear_keys(governor);
+    clear_keys(governor); /* its answer says what room there is */
+    governor->room_ms = clock_ms() + FIRST_ROOM_MS;
     *ret = governor;
     return 0;
 }

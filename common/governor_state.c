@@ -100,12 +100,11 @@ static void key_change(struct governor_key *key, enum governor_key_state state, 
                        struct changes *changes)
 {
     bool was_out = key_is_out(key->state), is_out = key_is_out(state);
-    bool other = key->state != state;
     key->state = state;
     key->until_ms = until_ms;
     if (!is_out && was_out)
         add_change(changes, GOVERNOR_KEY_BACK, key->name);
-    if (!is_out || !other)
+    if (!is_out || was_out)
         return;
     struct change *change = add_change(changes, GOVERNOR_KEY_OUT, key->name);
     if (state == GOVERNOR_KEY_AUTH)

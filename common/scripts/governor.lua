@@ -21,11 +21,10 @@ local function obstacle(scope, limits, tokens)
     if limits.calls > 0 and scope.calls >= limits.calls then return 'calls', CALLS_MS end
     if not limits.windowed then return end
     local window = open_window(scope)
-    local asked = min(tokens, limits.tokens)
     local requests = limits.requests > 0 and window.requests + 1 - limits.requests or 0
-    local over = limits.tokens > 0 and window.tokens + asked - limits.tokens or 0
+    local over = limits.tokens > 0 and window.tokens + min(tokens, limits.tokens) - limits.tokens or 0
     if requests <= 0 and over <= 0 then return end
-    window.asked, window.over_requests, window.over_tokens = asked, requests, over
+    window.over_requests, window.over_tokens = requests, over
     return requests > 0 and 'requests' or 'tokens'
 end
 
@@ -168,17 +167,12 @@ local function room_of(scope, limits)
     return max(0, rate), calls
 end
 
--- ms until the scope may have room again; 0: it has.
-local function scope_ms(scope, why, wait)
-    if not why then return 0 end
-    return wait or scope.window.first_ms or leave_ms(scope.window)
-end
-
 -- Calls that could start now, by the windows and by the calls at once; ms until there may be more.
 local function room()
     local tokens = ceil(average)
     local rate, calls = room_of(provider, provider_limits)
-    local delay = scope_ms(provider, obstacle(provider, provider_limits, tokens))
+    local obstructed, delay = obstacle(provider, provider_limits, tokens)
+    delay = obstructed and wait_ms(provider, delay) or 0
     local keys_rate, keys_calls, keys_ms = 0, 0, HUGE
     for _, name in ipairs(names) do
         local key = key_of(name)
@@ -188,7 +182,7 @@ local function room()
             if key.requests_till > ms then key_rate = min(key_rate, key.requests) end
             keys_rate, keys_calls = keys_rate + key_rate, keys_calls + key_calls
         end
-        keys_ms = min(keys_ms, scope_ms(key, why, wait))
+        keys_ms = min(keys_ms, why and wait_ms(key, wait) or 0)
     end
     return min(rate, keys_rate), min(calls, keys_calls), max(delay, keys_ms)
 end

@@ -25,7 +25,7 @@ local function open_window(scope)
     local key = scope.window_key
     local got = call('HMGET', key, 'head', 'requests', 'tokens')
     local head = tonumber(got[1])
-    local window = {key = key, requests = 0, tokens = 0, changed = {}, expired = {}}
+    local window = {key = key, requests = 0, tokens = 0, changed = {}, expired = {}, leaving = {}}
     scope.window = window
     -- Idle for longer than the window, or the clock was set back by more than it.
     if not head or math.abs(bucket_now - head) >= RING then
@@ -54,49 +54,38 @@ local function charge(scope, limits, bucket, requests, tokens)
     window.requests, window.tokens = window.requests + requests, window.tokens + tokens
 end
 
--- What leaves the window next; false at its end.
-local function leave_next(window)
-    local bucket = window.next
-    if bucket > window.bucket then return false end
-    local place = (bucket - window.first) % 64
+-- How much leaves the window with its i-th bucket and those before it.
+local function leave(window, i)
+    local first = window.bucket - RING + 1
+    local place = (i - 1) % 64
     if place == 0 then
         local slots = {}
-        for i = bucket, min(bucket + 63, window.bucket) do slots[#slots + 1] = i % RING end
+        for bucket = first + i - 1, min(first + i + 62, window.bucket) do
+            slots[#slots + 1] = bucket % RING
+        end
         window.values = call('HMGET', window.key, unpack(slots))
     end
+    local bucket, requests, tokens = first + i - 1, 0, 0
     local changed = window.changed[bucket]
-    local requests, tokens = 0, 0
     if changed then
         requests, tokens = changed.requests, changed.tokens
     elseif not window.fresh and bucket <= window.head then
         requests, tokens = parse(window.values[place + 1])
     end
-    window.left_requests = window.left_requests + requests
-    window.left_tokens = window.left_tokens + tokens
-    window.next = bucket + 1
-    return true
+    local before = window.leaving[i - 1] or {requests = 0, tokens = 0}
+    window.leaving[i] = {requests = before.requests + requests, tokens = before.tokens + tokens}
+    return window.leaving[i]
 end
 
--- ms until so much has left the window that the call which obstacle() looked at can start, behind
--- those of this turn that wait already: asking all at the same moment would help nobody.
+-- ms until so much has left the window that the call which obstacle() looked at can start.
 local function leave_ms(window)
-    if not window.next then
-        window.first = window.bucket - RING + 1
-        window.next, window.left_requests, window.left_tokens = window.first, 0, 0
-        window.ahead_requests, window.ahead_tokens = 0, 0
+    for i = 1, RING do
+        local left = window.leaving[i] or leave(window, i)
+        if left.requests >= window.over_requests and left.tokens >= window.over_tokens then
+            return max(1, ceil(((window.bucket + i) * WIDTH - us) / 1000))
+        end
     end
-    local requests = window.over_requests + window.ahead_requests
-    local tokens = window.over_tokens + window.ahead_tokens
-    window.ahead_requests = window.ahead_requests + 1
-    window.ahead_tokens = window.ahead_tokens + window.asked
-    local more = true
-    while more and (window.left_requests < requests or window.left_tokens < tokens) do
-        more = leave_next(window)
-    end
-    local wait = more and ceil(((window.next - 1 + RING) * WIDTH - us) / 1000) or window_us / 1000
-    wait = max(1, ceil(wait))
-    window.first_ms = window.first_ms or wait
-    return wait
+    return ceil(window_us / 1000)
 end
 
 local function write_window(window)
