@@ -146,7 +146,8 @@ static const char *check_word(const char *at, const char *end, const char *word)
     return (size_t)(end - at) >= len && memcmp(at, word, len) == 0 ? at + len : NULL;
 }
 
-static const char *check_value(const char *at, const char *end, int depth);
+static const char *check_value(const char *at, const char *end, int depth,
+                               struct json_view_ends *ends);
 
 /* `"key" :` with white space around it; NULL when it is not there. */
 static const char *check_key(const char *at, const char *end)
@@ -157,19 +158,18 @@ static const char *check_key(const char *at, const char *end)
     return at < end && *at == ':' ? skip_space(at + 1, end) : NULL;
 }
 
-static const char *check_container(const char *at, const char *end, int depth)
+static const char *check_items(const char *at, const char *end, int depth,
+                               struct json_view_ends *ends)
 {
     bool object = *at == '{';
     char close = object ? '}' : ']';
-    if (depth == JSON_VIEW_MAX_DEPTH)
-        return NULL;
     at = skip_space(at + 1, end);
     if (at < end && *at == close)
         return at + 1;
     for (;;) {
         if (object && (at = check_key(at, end)) == NULL)
             return NULL;
-        if ((at = check_value(at, end, depth + 1)) == NULL)
+        if ((at = check_value(at, end, depth + 1, ends)) == NULL)
             return NULL;
         at = skip_space(at, end);
         if (at < end && *at == close)
@@ -180,14 +180,27 @@ static const char *check_container(const char *at, const char *end, int depth)
     }
 }
 
-static const char *check_value(const char *at, const char *end, int depth)
+static const char *check_container(const char *at, const char *end, int depth,
+                                   struct json_view_ends *ends)
+{
+    if (depth == JSON_VIEW_MAX_DEPTH)
+        return NULL;
+    if (ends == NULL || ends->n == JSON_VIEW_ENDS)
+        return check_items(at, end, depth, ends);
+    size_t place = ends->n++;
+    ends->list[place].from = at;
+    return ends->list[place].to = check_items(at, end, depth, ends);
+}
+
+static const char *check_value(const char *at, const char *end, int depth,
+                               struct json_view_ends *ends)
 {
     if (at == end)
         return NULL;
     switch (*at) {
     case '{':
     case '[':
-        return check_container(at, end, depth);
+        return check_container(at, end, depth, ends);
     case '"':
         return check_string(at, end);
     case 'n':
@@ -214,15 +227,23 @@ static enum json_view_kind kind_of(char first)
 
 bool json_view_parse(struct json_view *ret, const char *text, size_t len)
 {
+    return json_view_parse_ends(ret, text, len, NULL);
+}
+
+bool json_view_parse_ends(struct json_view *ret, const char *text, size_t len,
+                          struct json_view_ends *ends)
+{
     *ret = (struct json_view){0};
+    if (ends != NULL)
+        ends->n = 0;
     if (len == 0)
         return false;
     const char *end = text + len;
     const char *from = skip_space(text, end);
-    const char *to = check_value(from, end, 0);
+    const char *to = check_value(from, end, 0, ends);
     if (to == NULL || skip_space(to, end) != end)
         return false;
-    *ret = (struct json_view){from, (size_t)(to - from), kind_of(*from)};
+    *ret = (struct json_view){from, (size_t)(to - from), kind_of(*from), ends};
     return true;
 }
 
@@ -277,35 +298,43 @@ static inline const char *skip_blank(const char *at)
     return at;
 }
 
-/* From an opening bracket. */
-static const char *skip_container(const char *at, const char *end)
+/* Searches for the closing bracket. */
+static const char *skip_brackets(const char *at, const char *end)
 {
+    static const signed char steps[256] = {
+        ['{'] = 1, ['['] = 1, ['}'] = -1, [']'] = -1, ['"'] = 2, /* a string */
+    };
     for (int depth = 0;; at++) {
-        switch (*at) {
-        case '"':
+        int step = steps[(unsigned char)*at];
+        if (step == 0)
+            continue;
+        if (step == 2) {
             at = skip_string(at, end) - 1;
-            break;
-        case '{':
-        case '[':
-            depth++;
-            break;
-        case '}':
-        case ']':
-            if (--depth == 0)
-                return at + 1;
-            break;
-        default:
-            break;
+            continue;
         }
+        depth += step;
+        if (depth == 0)
+            return at + 1;
     }
 }
 
-static inline const char *skip_value(const char *at, const char *end)
+/* From an opening bracket. */
+static const char *skip_container(const char *at, const char *end,
+                                  const struct json_view_ends *ends)
+{
+    for (size_t i = 0; ends != NULL && i < ends->n; i++)
+        if (ends->list[i].from == at)
+            return ends->list[i].to;
+    return skip_brackets(at, end);
+}
+
+static inline const char *skip_value(const char *at, const char *end,
+                                     const struct json_view_ends *ends)
 {
     if (*at == '"')
         return skip_string(at, end);
     if (*at == '{' || *at == '[')
-        return skip_container(at, end);
+        return skip_container(at, end, ends);
     while (at < end && *at != ',' && *at != '}' && *at != ']' && !is_space(*at))
         at++;
     return at;
@@ -313,21 +342,22 @@ static inline const char *skip_value(const char *at, const char *end)
 
 /* One step of json_view_next() without its checks. `at` is the opening bracket, or what follows the
  * last value: a comma or the closing bracket. NULL at the end. */
-static inline const char *step(const char *at, const char *end, bool object, struct json_view *key,
-                               struct json_view *value)
+static inline const char *step(const char *at, const struct json_view *container,
+                               struct json_view *key, struct json_view *value)
 {
+    const char *end = container->text + container->len;
     if (*at == '}' || *at == ']')
         return NULL;
     at = skip_blank(at + 1);
     if (*at == '}' || *at == ']')
         return NULL;
-    if (object) {
+    if (container->kind == JSON_VIEW_OBJECT) {
         const char *to = skip_string(at, end);
-        *key = (struct json_view){at, (size_t)(to - at), JSON_VIEW_STRING};
+        *key = (struct json_view){at, (size_t)(to - at), JSON_VIEW_STRING, NULL};
         at = skip_blank(skip_blank(to) + 1); /* over the colon */
     }
-    const char *to = skip_value(at, end);
-    *value = (struct json_view){at, (size_t)(to - at), kind_of(*at)};
+    const char *to = skip_value(at, end, container->ends);
+    *value = (struct json_view){at, (size_t)(to - at), kind_of(*at), container->ends};
     return skip_blank(to);
 }
 
@@ -336,13 +366,13 @@ bool json_view_next(struct json_view *rest, struct json_view *key, struct json_v
     struct json_view name = {0};
     if (rest->kind != JSON_VIEW_OBJECT && rest->kind != JSON_VIEW_ARRAY)
         return false;
-    const char *end = rest->text + rest->len;
-    const char *at = step(rest->text, end, rest->kind == JSON_VIEW_OBJECT, &name, value);
+    const char *at = step(rest->text, rest, &name, value);
     if (at == NULL)
         return false;
     if (key != NULL)
         *key = name;
-    *rest = (struct json_view){at, (size_t)(end - at), rest->kind};
+    rest->len -= (size_t)(at - rest->text);
+    rest->text = at;
     return true;
 }
 
@@ -508,8 +538,8 @@ void json_view_members(struct json_view object, const struct json_view_name *nam
     if (object.kind != JSON_VIEW_OBJECT)
         return;
     struct json_view key, value;
-    const char *at = object.text, *end = at + object.len;
-    while ((at = step(at, end, true, &key, &value)) != NULL) {
+    const char *at = object.text;
+    while ((at = step(at, &object, &key, &value)) != NULL) {
         size_t i = find_name(key, names, n);
         if (i < n)
             ret[i] = value;

@@ -26,10 +26,21 @@ enum json_view_kind {
     JSON_VIEW_OBJECT,
 };
 
+/* Where the first containers of a document end, so that none is searched through only to step over
+ * it. */
+#define JSON_VIEW_ENDS 32
+struct json_view_ends {
+    size_t n;
+    struct {
+        const char *from, *to;
+    } list[JSON_VIEW_ENDS];
+};
+
 struct json_view {
     const char *text; /* borrowed; quotes and brackets included */
     size_t len;
     enum json_view_kind kind;
+    const struct json_view_ends *ends; /* borrowed; NULL: not known */
 };
 
 /* The name of a member, with its length so that a comparison is one length and one memcmp. */
@@ -44,6 +55,10 @@ struct json_view_name {
 
 /* Exactly one value with white space around it. False, and JSON_VIEW_NONE, when it is none. */
 bool json_view_parse(struct json_view *ret, const char *text, size_t len);
+/* The same, for documents that are walked through several times. `ends` is filled in, and must live
+ * as long as the view and all views inside of it. */
+bool json_view_parse_ends(struct json_view *ret, const char *text, size_t len,
+                          struct json_view_ends *ends);
 /* The members of these names; all JSON_VIEW_NONE when `object` is no object. */
 void json_view_members(struct json_view object, const struct json_view_name *names, size_t n,
                        struct json_view *ret);

@@ -250,13 +250,14 @@ static void check_memory(struct provider_reply *reply)
 void wire_event(struct provider_reply *reply, const char *data, size_t len, wire_document *document)
 {
     struct json_view view;
+    struct json_view_ends ends;
     if (reply->error != CLASS_NONE)
         return;
     if (reply->kind != PROVIDER_CHAT) { /* its words would pass for vectors */
         provider_reply_fail(reply, CLASS_BAD_RESPONSE, "a stream came that was not asked for");
         return;
     }
-    if (json_view_parse(&view, data, len))
+    if (json_view_parse_ends(&view, data, len, &ends))
         document(reply, view, CLASS_RETRY);
     else if (trim(&data, &len), len > 0)
         failure_no_json(reply, "an event of the answer", data, len);
