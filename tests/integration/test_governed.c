@@ -19,6 +19,7 @@ static const char yaml[] =
     "providers:\n"
     "  slow:  {api: openai, base_url: 'http://127.0.0.1:%d/ok', key: 'env:KEY_GOOD',\n"
     "          limits: {requests_per_minute: 2}}\n"
+    "  spent: {api: openai, base_url: 'http://127.0.0.1:%d/spent', key: 'env:KEY_GOOD'}\n"
     "  calls: {api: openai, base_url: 'http://127.0.0.1:%d/hold', key: 'env:KEY_GOOD',\n"
     "          limits: {concurrency: 2}}\n"
     "  pool:  {api: openai, base_url: 'http://127.0.0.1:%d/pool',\n"
@@ -40,6 +41,7 @@ static const char yaml[] =
     "          auto: always}\n"
     "models:\n"
     "  m-slow:  {provider: slow, name: test-model}\n"
+    "  m-spent: {provider: spent, name: test-model}\n"
     "  m-calls: {provider: calls, name: test-model}\n"
     "  m-pool:  {provider: pool, name: test-model}\n"
     "  m-bad:   {provider: bad, name: test-model}\n"
@@ -64,6 +66,7 @@ static const char yaml[] =
     "workers:\n"
     "  - {name: w-slow, provider: slow, concurrency: 8}\n"
     "  - {name: w-slow-2, provider: slow, concurrency: 8}\n"
+    "  - {name: w-spent, provider: spent, concurrency: 8}\n"
     "  - {name: w-calls, provider: calls, concurrency: 8}\n"
     "  - {name: w-pool, provider: pool}\n"
     "  - {name: w-bad, provider: bad}\n"
@@ -216,6 +219,19 @@ static void credit_is_held_back_while_the_limits_have_no_room(void **state)
     http_server_release(bench->server);
     assert_true(workbench_reaches(bench, SUB_DONE));
     run("m-calls", SUB_DONE); /* there is credit again */
+}
+
+static void a_server_that_says_that_nothing_is_left_is_believed(void **state)
+{
+    (void)state;
+    workbench_start_worker(bench, "w-spent");
+    run("m-spent", SUB_DONE);
+    struct msg_work work = workbench_work();
+    workbench_submit(bench, &work, NULL);
+    workbench_offer(bench, "m-spent", false);
+    workbench_wait(bench, was_declined);
+    assert_in_range(bench->decline_ms, 30000, 60000);
+    assert_int_equal(http_server_requests(bench->server), 1);
 }
 
 /* --- keys ---------------------------------------------------------------------------------------
@@ -565,7 +581,8 @@ static void what_a_model_refuses_is_not_sent(void **state)
     workbench_run(bench, &work, "m-shy", SUB_DONE);
     assert_sent("temperature", false);
     assert_sent("stream_options", false);
-    assert_sent("77", false);
+    assert_sent("max_tokens", false);
+    assert_sent("max_completion_tokens", false);
     assert_sent("\"system\"", false);
     assert_sent("be brief", true);
     assert_sent("response_format", false);
@@ -647,6 +664,7 @@ int main(void)
         GOVERNED_TEST(a_dispatch_that_would_wait_for_long_is_declined),
         GOVERNED_TEST(what_two_workers_are_sent_beyond_their_limit_is_declined_with_the_reason),
         GOVERNED_TEST(credit_is_held_back_while_the_limits_have_no_room),
+        GOVERNED_TEST(a_server_that_says_that_nothing_is_left_is_believed),
         GOVERNED_TEST(a_key_that_is_refused_leaves_the_pool),
         GOVERNED_TEST(without_a_key_left_all_arms_pause_until_the_key_is_put_right),
         GOVERNED_TEST(an_arm_with_an_open_breaker_pauses_and_comes_back),

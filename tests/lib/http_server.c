@@ -166,14 +166,26 @@ static enum after serve_other(struct connection *connection)
     return stream(connection, "another-model");
 }
 
-static enum after serve_whole(struct connection *connection)
+static enum after write_whole(struct connection *connection, const char *headers)
 {
     bool good = write_document(
-        connection, "200 OK", "", "application/json",
+        connection, "200 OK", headers, "application/json",
         "{\"id\":\"c1\",\"object\":\"chat.completion\",\"model\":\"" MODEL "\",\"choices\":[{"
         "\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"one two three\"},"
         "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":10,\"completion_tokens\":3}}");
     return good ? KEEP : HUNGUP;
+}
+
+static enum after serve_whole(struct connection *connection)
+{
+    return write_whole(connection, "");
+}
+
+static enum after serve_spent(struct connection *connection)
+{
+    return write_whole(connection, "x-ratelimit-limit-requests: 10\r\n"
+                                   "x-ratelimit-remaining-requests: 0\r\n"
+                                   "x-ratelimit-reset-requests: 1m0s\r\n");
 }
 
 static enum after serve_hold(struct connection *connection)

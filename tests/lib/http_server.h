@@ -37,6 +37,7 @@
     X(other, "like ok, but another model serves")                                                  \
     X(pool, "like ok; 401, quoting the key, to keys bad-...; 429 for want of money to poor-...")   \
     X(overloaded, "answers 503 until http_server_release(), then like ok")                         \
+    X(spent, "like whole, with headers that say that no request is left for a minute")             \
     X(uncounted, "like ok, but says nothing of usage")                                             \
     X(vectors, "answers two vectors")                                                              \
     X(models, "answers a list of two models")                                                      \
