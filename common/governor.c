@@ -301,6 +301,7 @@ void governor_drop(struct governor *governor)
     free(governor->arms);
     free(governor->provider);
     free(governor->worker);
+    free(governor->channel);
     free(governor);
 }
 

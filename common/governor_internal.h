@@ -55,6 +55,7 @@ struct governor {
     struct governor_callbacks callbacks;
     void *ctx;
     char *provider, *worker;
+    char *channel; /* of the database: others may have a provider of the same name */
     struct governor_limits limits, key_limits;
     int64_t breaker_failures, breaker_open_ms, window_ms, lease_ms;
     struct governor_key *keys;

@@ -357,11 +357,11 @@ static void heard(void *ctx, const struct redis_value *value)
 
 int governor_listen(struct governor *governor, struct queue *queue, struct err *err)
 {
+    governor->channel =
+        mem_must_printf("orch:{l:%s}:news:%d", governor->provider, queue->options.database);
     int rc = redis_open(&governor->listener, governor->loop, &queue->options, NULL, NULL, err);
     if (rc != 0)
         return rc;
-    char *channel = mem_must_printf("orch:{l:%s}:state", governor->provider);
-    redis_subscribe(governor->listener, channel, heard, governor);
-    free(channel);
+    redis_subscribe(governor->listener, governor->channel, heard, governor);
     return 0;
 }

@@ -253,6 +253,7 @@ static void add_head(const struct governor *governor, struct queue_args *out)
     queue_args_printf(out, "%lld", (long long)governor->breaker_failures);
     queue_args_printf(out, "%lld", (long long)governor->breaker_open_ms);
     queue_args_word(out, governor->worker);
+    queue_args_str(out, governor->channel);
     queue_args_printf(out, "%zu", governor->n_keys);
     for (size_t i = 0; i < governor->n_keys; i++)
         queue_args_str(out, governor->keys[i].name);

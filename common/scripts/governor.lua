@@ -3,8 +3,8 @@
 -- then writes. Safe to repeat: permits and failures are known by their ids.
 -- KEYS: state, permits, hold, told, window of the provider, windows of the keys.
 -- ARGV: window (us), lease of a permit (ms), requests, tokens and calls of the provider, the same of
--- each key, failures in a row that open a breaker, ms for which, the worker, how many keys, the keys;
--- then operations, each behind the number of its words:
+-- each key, failures in a row that open a breaker, ms for which, the worker, the channel for news, how
+-- many keys, the keys; then operations, each behind the number of its words:
 --   acquire id arm tokens
 --   settle id arm key called tokens verdict class effect ms requests reset tokens reset
 --   renew id key id key...

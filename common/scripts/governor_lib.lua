@@ -28,14 +28,14 @@ local function limits_at(i)
 end
 local provider_limits, key_limits = limits_at(3), limits_at(6)
 local breaker_failures, breaker_ms = tonumber(ARGV[9]), tonumber(ARGV[10])
-local worker = ARGV[11]
+local worker, channel = ARGV[11], ARGV[12]
 local names = {}
 local window_keys = {} -- by key
-for i = 1, tonumber(ARGV[12]) do
-    names[i] = ARGV[12 + i]
+for i = 1, tonumber(ARGV[13]) do
+    names[i] = ARGV[13 + i]
     window_keys[names[i]] = KEYS[5 + i]
 end
-local first_operation = 13 + #names
+local first_operation = 14 + #names
 
 -- Fields of state: k:<key>, a:<arm>, version, sequence (of the uses of keys), average (tokens of a
 -- call).

@@ -193,6 +193,6 @@ local function write()
         if key.window then write_window(key.window) end
     end
     if #news > 0 then
-        call('PUBLISH', state_key, version .. '\n' .. table.concat(news, '\n'))
+        call('PUBLISH', channel, version .. '\n' .. table.concat(news, '\n'))
     end
 end
