@@ -5,214 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "workers/json_check.h"
 #include "workers/swar.h"
 #include "workers/utf8.h"
-
-static bool is_space(char c)
-{
-    return c == ' ' || c == '\n' || c == '\r' || c == '\t';
-}
-
-static bool is_digit(char c)
-{
-    return c >= '0' && c <= '9';
-}
-
-static inline const char *skip_space(const char *at, const char *end)
-{
-    if (at < end && (unsigned char)*at > ' ') /* as nearly always */
-        return at;
-    while (at < end && is_space(*at))
-        at++;
-    return at;
-}
-
-/* Value of a hexadecimal digit, -1 when it is none. */
-static int hex_digit(char c)
-{
-    if (is_digit(c))
-        return c - '0';
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* The four digits of \uXXXX; -1 when they are not four. */
-static int hex_four(const char *at, const char *end)
-{
-    if (end - at < 4)
-        return -1;
-    int value = 0;
-    for (int i = 0; i < 4; i++) {
-        int digit = hex_digit(at[i]);
-        if (digit < 0)
-            return -1;
-        value = value * 16 + digit;
-    }
-    return value;
-}
-
-/* The check_ functions take the first byte of a value and return the place behind it; NULL when it
- * is not valid. */
-
-/* The next quote, backslash or control character of a string; `end` when there is none. */
-static const char *next_special(const char *at, const char *end)
-{
-    for (; end - at >= SWAR_BYTES; at += SWAR_BYTES) {
-        swar_block block = swar_load(at);
-        swar_mask special = swar_equal(block, '"') | swar_equal(block, '\\') | swar_control(block);
-        if (special != 0)
-            return at + swar_first(special);
-    }
-    while (at < end && *at != '"' && *at != '\\' && (unsigned char)*at >= 0x20)
-        at++;
-    return at;
-}
-
-/* What stands behind a backslash; returns its last byte. */
-static const char *check_escape(const char *at, const char *end)
-{
-    if (at == end)
-        return NULL;
-    switch (*at) {
-    case '"':
-    case '\\':
-    case '/':
-    case 'b':
-    case 'f':
-    case 'n':
-    case 'r':
-    case 't':
-        return at;
-    case 'u':
-        return hex_four(at + 1, end) >= 0 ? at + 4 : NULL;
-    default:
-        return NULL;
-    }
-}
-
-static const char *check_long_string(const char *at, const char *end)
-{
-    for (at++; (at = next_special(at, end)) < end; at++) {
-        if (*at == '"')
-            return at + 1;
-        if (*at != '\\' || (at = check_escape(at + 1, end)) == NULL)
-            return NULL;
-    }
-    return NULL;
-}
-
-/* Most strings are names, which lie in one block without escapes. */
-static inline const char *check_string(const char *at, const char *end)
-{
-    if (end - at > SWAR_BYTES) {
-        swar_block block = swar_load(at + 1);
-        swar_mask quotes = swar_equal(block, '"');
-        swar_mask others = swar_equal(block, '\\') | swar_control(block);
-        if (quotes != 0 && (others == 0 || swar_first(others) > swar_first(quotes)))
-            return at + 2 + swar_first(quotes);
-    }
-    return check_long_string(at, end);
-}
-
-static const char *check_digits(const char *at, const char *end)
-{
-    const char *from = at;
-    while (at < end && is_digit(*at))
-        at++;
-    return at > from ? at : NULL;
-}
-
-static const char *check_number(const char *at, const char *end)
-{
-    if (*at == '-')
-        at++;
-    if (at < end && *at == '0')
-        at++;
-    else if ((at = check_digits(at, end)) == NULL)
-        return NULL;
-    if (at < end && *at == '.' && (at = check_digits(at + 1, end)) == NULL)
-        return NULL;
-    if (at == end || (*at | 0x20) != 'e')
-        return at;
-    at++;
-    if (at < end && (*at == '+' || *at == '-'))
-        at++;
-    return check_digits(at, end);
-}
-
-static const char *check_word(const char *at, const char *end, const char *word)
-{
-    size_t len = strlen(word);
-    return (size_t)(end - at) >= len && memcmp(at, word, len) == 0 ? at + len : NULL;
-}
-
-static const char *check_value(const char *at, const char *end, int depth,
-                               struct json_view_ends *ends);
-
-/* `"key" :` with white space around it; NULL when it is not there. */
-static const char *check_key(const char *at, const char *end)
-{
-    if (at == end || *at != '"' || (at = check_string(at, end)) == NULL)
-        return NULL;
-    at = skip_space(at, end);
-    return at < end && *at == ':' ? skip_space(at + 1, end) : NULL;
-}
-
-static const char *check_items(const char *at, const char *end, int depth,
-                               struct json_view_ends *ends)
-{
-    bool object = *at == '{';
-    char close = object ? '}' : ']';
-    at = skip_space(at + 1, end);
-    if (at < end && *at == close)
-        return at + 1;
-    for (;;) {
-        if (object && (at = check_key(at, end)) == NULL)
-            return NULL;
-        if ((at = check_value(at, end, depth + 1, ends)) == NULL)
-            return NULL;
-        at = skip_space(at, end);
-        if (at < end && *at == close)
-            return at + 1;
-        if (at == end || *at != ',')
-            return NULL;
-        at = skip_space(at + 1, end);
-    }
-}
-
-static const char *check_container(const char *at, const char *end, int depth,
-                                   struct json_view_ends *ends)
-{
-    if (depth == JSON_VIEW_MAX_DEPTH)
-        return NULL;
-    if (ends == NULL || ends->n == JSON_VIEW_ENDS)
-        return check_items(at, end, depth, ends);
-    size_t place = ends->n++;
-    ends->list[place].from = at;
-    return ends->list[place].to = check_items(at, end, depth, ends);
-}
-
-static const char *check_value(const char *at, const char *end, int depth,
-                               struct json_view_ends *ends)
-{
-    if (at == end)
-        return NULL;
-    switch (*at) {
-    case '{':
-    case '[':
-        return check_container(at, end, depth, ends);
-    case '"':
-        return check_string(at, end);
-    case 'n':
-        return check_word(at, end, "null");
-    case 't':
-        return check_word(at, end, "true");
-    case 'f':
-        return check_word(at, end, "false");
-    default:
-        return *at == '-' || is_digit(*at) ? check_number(at, end) : NULL;
-    }
-}
 
 /* By the first byte of a checked value. */
 static enum json_view_kind kind_of(char first)
@@ -239,9 +34,9 @@ bool json_view_parse_ends(struct json_view *ret, const char *text, size_t len,
     if (len == 0)
         return false;
     const char *end = text + len;
-    const char *from = skip_space(text, end);
-    const char *to = check_value(from, end, 0, ends);
-    if (to == NULL || skip_space(to, end) != end)
+    const char *from = json_check_skip_space(text, end);
+    const char *to = json_check_value(from, end, ends);
+    if (to == NULL || json_check_skip_space(to, end) != end)
         return false;
     *ret = (struct json_view){from, (size_t)(to - from), kind_of(*from), ends};
     return true;
@@ -301,18 +96,19 @@ static inline const char *skip_blank(const char *at)
 /* Searches for the closing bracket. */
 static const char *skip_brackets(const char *at, const char *end)
 {
-    static const signed char steps[256] = {
-        ['{'] = 1, ['['] = 1, ['}'] = -1, [']'] = -1, ['"'] = 2, /* a string */
+    enum { OTHER, OPENS, CLOSES, QUOTE };
+    static const unsigned char kinds[256] = {
+        ['{'] = OPENS, ['['] = OPENS, ['}'] = CLOSES, [']'] = CLOSES, ['"'] = QUOTE,
     };
     for (int depth = 0;; at++) {
-        int step = steps[(unsigned char)*at];
-        if (step == 0)
+        unsigned char kind = kinds[(unsigned char)*at];
+        if (kind == OTHER)
             continue;
-        if (step == 2) {
+        if (kind == QUOTE) {
             at = skip_string(at, end) - 1;
             continue;
         }
-        depth += step;
+        depth += kind == OPENS ? 1 : -1;
         if (depth == 0)
             return at + 1;
     }
@@ -335,7 +131,7 @@ static inline const char *skip_value(const char *at, const char *end,
         return skip_string(at, end);
     if (*at == '{' || *at == '[')
         return skip_container(at, end, ends);
-    while (at < end && *at != ',' && *at != '}' && *at != ']' && !is_space(*at))
+    while (at < end && *at != ',' && *at != '}' && *at != ']' && !json_check_is_space(*at))
         at++;
     return at;
 }
@@ -411,10 +207,10 @@ static size_t next_char(const char **at, const char *end, char ret[4])
         *at = from + 2;
         return 1;
     }
-    code = (unsigned)hex_four(from + 2, end);
+    code = (unsigned)json_check_hex(from + 2, end);
     *at = from + 6;
     if (code >= 0xd800 && code < 0xdc00 && end - *at >= 6 && from[6] == '\\' && from[7] == 'u') {
-        unsigned low = (unsigned)hex_four(from + 8, end);
+        unsigned low = (unsigned)json_check_hex(from + 8, end);
         if (low >= 0xdc00 && low < 0xe000) {
             code = 0x10000 + ((code - 0xd800) << 10) + (low - 0xdc00);
             *at = from + 12;
@@ -583,7 +379,7 @@ int64_t json_view_int(struct json_view view, int64_t fallback)
     const char *at = view.text, *end = view.text + view.len;
     bool negative = *at == '-';
     int64_t value = 0;
-    for (at += negative; at < end && is_digit(*at); at++)
+    for (at += negative; at < end && json_check_is_digit(*at); at++)
         if (__builtin_mul_overflow(value, 10, &value) ||
             __builtin_sub_overflow(value, *at - '0', &value)) /* negative: INT64_MIN fits */
             return fallback;
