@@ -170,9 +170,9 @@ void queue_reserve(struct queue *queue, const char *task, const char *sub, const
  * CANCEL, GONE. */
 void queue_renew(struct queue *queue, const char *task, const char *sub, const char *token,
                  int64_t lease_ms, queue_fn *fn, void *ctx);
-/* spent: what the attempt has cost; NULL: nothing was reserved. OK, DUP (the same token again),
- * STALE (a hedge, or the attempt that it was beside, was faster: call queue_lose()), CANCELLED,
- * GONE. */
+/* spent: what the attempt has cost; NULL: nothing, and nothing was reserved. OK, DUP (the same
+ * token again), STALE (a hedge, or the attempt that it was beside, was faster: call queue_lose()),
+ * CANCELLED, GONE. */
 void queue_commit(struct queue *queue, const char *task, const char *sub, const char *token,
                   struct bytes outcome, struct bytes timing, const struct queue_spend *spent,
                   queue_fn *fn, void *ctx);
@@ -316,6 +316,7 @@ struct queue_task_view {
     struct bytes info;
     int64_t created_ms, finished_ms; /* by Redis's clock; 0: not yet */
     int64_t total, remaining;
+    int64_t cost_nano_usd; /* of all its attempts, as far as commit, fail and lose told it */
     struct queue_spend budget, spent,
         held;                          /* held: reserved by calls under way; budget 0: no limit */
     const struct queue_sub_view *subs; /* in the order they were added */

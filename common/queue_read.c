@@ -200,6 +200,7 @@ static bool build(struct builder *builder, struct queue_task_view *view, const c
         .finished_ms = redis_int(queue_field(task, "finished")),
         .total = redis_int(queue_field(task, "total")),
         .remaining = redis_int(queue_field(task, "remaining")),
+        .cost_nano_usd = redis_int(queue_field(task, "cost")),
         .budget = budget.limit,
         .spent = budget.spent,
         .held = budget.held,

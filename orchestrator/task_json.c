@@ -303,8 +303,8 @@ static void add_tokens(int64_t *sum, int64_t tokens)
         *sum += tokens;
 }
 
-/* What all attempts have cost is known to the queue where it was reserved; the last attempts'
- * timing records are all there is otherwise. */
+/* What all attempts have cost is known to the queue, and what a budget was charged for attempts of
+ * which nobody knows it; the last attempts' timing records say less. */
 static void set_sums(json_t *object, const struct queue_task_view *view,
                      const struct sub_records *subs)
 {
@@ -319,6 +319,7 @@ static void set_sums(json_t *object, const struct queue_task_view *view,
         add_tokens(&prompt_tokens, timing->prompt_tokens);
         add_tokens(&output_tokens, timing->output_tokens);
     }
+    cost_usd = fmax(cost_usd, (double)view->cost_nano_usd / NANO);
     cost_usd = fmax(cost_usd, (double)view->spent.nano_usd / NANO);
     set(object, "cost_usd", num_or_null(isfinite(cost_usd), cost_usd));
     set(object, "prompt_tokens", must(json_integer(prompt_tokens)));

@@ -41,10 +41,10 @@ static bool not_done(struct attempt *attempt, enum queue_status status, const ch
     return true;
 }
 
-/* NULL: nothing was reserved. */
+/* NULL: nothing was reserved, and nothing was paid. */
 static const struct queue_spend *spent_of(const struct attempt *attempt)
 {
-    return attempt->reserved ? &attempt->cost : NULL;
+    return attempt->reserved || attempt->cost.nano_usd > 0 ? &attempt->cost : NULL;
 }
 
 /* --- claim ------------------------------------------------------------------------------------ */
@@ -117,7 +117,8 @@ static void reserve_answered(void *ctx, enum queue_status status, const char *er
                       &(struct attempt_verdict){
                           .result = "failed",
                           .class_ = CLASS_BUDGET,
-                          .action = status == QUEUE_WAIT ? ERROR_WAIT : ERROR_DEAD,
+                          /* Another arm may be cheaper. */
+                          .action = status == QUEUE_WAIT ? ERROR_WAIT : ERROR_MOVE,
                           .backoff_ms = BUDGET_WAIT_MS,
                           .reason = err,
                       },

@@ -8,7 +8,7 @@
 local us = clock()
 local ms = sub(us, 1, -4)
 local answers = {}
-local done -- of the task at hand
+local done, paid -- of the task at hand
 
 -- Successors that are waiting, by id, as far as the task's commits concern them.
 local nodes, order
@@ -100,6 +100,9 @@ local function commit(i, remaining, line, run, succ)
     if not held then
         leases[#leases + 1] = T .. '/' .. id
     end
+    if ARGV[i + 4] ~= '' then
+        paid = paid + (tonumber(match(ARGV[i + 4], '^(%d+) %d+$')) or 0)
+    end
     done[#done + 1] = {id = id, att = number, prio = prio, exp = exp, run = run, timing = ARGV[i + 3]}
     return 'OK'
 end
@@ -141,12 +144,15 @@ local function advance(state, remaining)
         finished[#finished + 1] = ms
         finished[#finished + 1] = T
     end
+    if paid > 0 then
+        call('HINCRBY', task_key, 'cost', string.format('%.0f', paid))
+    end
     make_ready(unblocked(), us)
 end
 
 while ARGV[at] do
     -- next task
-    done, nodes, order = {}, {}, {}
+    done, paid, nodes, order = {}, 0, {}, {}
     local asked, n = {'state', 'remaining'}, 2
     for i = at, last, 5 do
         local id = ARGV[i]

@@ -86,6 +86,9 @@ local function tell(attempt, what)
     s[ATT] = last
 end
 
+if ARGV[10] ~= '' then
+    call('HINCRBY', task_key, 'cost', match(ARGV[10], '^(%d+) %d+$') or 0)
+end
 s[CLASS] = class
 call('HSET', task_key, 'error:' .. id, reason)
 if beside then

@@ -25,6 +25,9 @@ if not lists then return missing end
 
 -- Nothing below may fail.
 local left = settle(id, holds, lists, token, cost)
+if cost then
+    call('HINCRBY', task_key, 'cost', match(ARGV[5], '^%d+'))
+end
 call('HSET', task_key, 'ended:' .. id, ended == '' and token or ended .. ' ' .. token)
 if #left == 0 and #holds > 0 then
     call('HSET', task_key, 'run:' .. id, write_run(attempts, false))

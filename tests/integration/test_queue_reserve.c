@@ -118,6 +118,27 @@ static void a_task_without_a_budget_reserves_nothing(void **state)
     assert_task(0, 0);
 }
 
+static void what_attempts_have_cost_is_added_up_without_a_budget_too(void **state)
+{
+    (void)state;
+    submit(T, 2, (struct queue_spend){0, 0});
+    claim(T, "s0");
+    claim(T, "s1");
+    spends(7, 10);
+    assert_int_equal(probe_fail(&probe, T, "s0", "1-n", ERROR_RETRY, 0), QUEUE_RETRY);
+    assert_int_equal(probe_fail(&probe, T, "s0", "1-n", ERROR_RETRY, 0), QUEUE_RETRY);
+    spends(25, 300);
+    assert_int_equal(probe_commit(&probe, T, "s1", "1-n"), QUEUE_OK);
+    assert_int_equal(probe_commit(&probe, T, "s1", "1-n"), QUEUE_DUP);
+    assert_task(0, 0);
+    assert_true(probe.view_cost == 32 * CENT);
+    claim(T, "s0");
+    spends(1, 0);
+    assert_int_equal(probe_commit(&probe, T, "s0", "2-n"), QUEUE_OK);
+    assert_task(0, 0);
+    assert_true(probe.view_cost == 33 * CENT);
+}
+
 static void what_does_not_fit_now_waits_and_what_never_fits_is_told(void **state)
 {
     (void)state;
@@ -603,6 +624,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
         TEST(a_call_is_reserved_and_settled),
+        TEST(what_attempts_have_cost_is_added_up_without_a_budget_too),
         TEST(a_task_without_a_budget_reserves_nothing),
         TEST(what_does_not_fit_now_waits_and_what_never_fits_is_told),
         TEST(tokens_have_a_limit_too),

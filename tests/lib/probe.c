@@ -295,6 +295,7 @@ static void viewed(void *ctx, enum queue_status status, const struct queue_task_
         buf_add_str(&probe->text, queue_status_name(status));
         return;
     }
+    probe->view_cost = view->cost_nano_usd;
     probe->view_spent = view->spent;
     probe->view_held = view->held;
     buf_printf(&probe->text, "%s %lld/%lld", task_state_name(view->state),

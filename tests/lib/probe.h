@@ -32,6 +32,7 @@ struct probe {
     struct queue_spend budget;       /* of what is submitted next */
     const char *arm;                 /* of what fails next; NULL: "model@place" */
     const struct queue_spend *spent; /* by what is committed, failed and lost next; NULL: unknown */
+    int64_t view_cost;               /* in nano USD, of the last probe_read() */
     struct queue_spend view_spent, view_held; /* of the last probe_read() or probe_account() */
 };
 
