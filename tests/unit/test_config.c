@@ -636,9 +636,23 @@ static int tear_down(void **state)
     return 0;
 }
 
+static void the_example_is_valid(void **state)
+{
+    (void)state;
+    struct config *config = NULL;
+    struct err err = {""};
+    struct seen seen = {0};
+    char path[512];
+    snprintf(path, sizeof path, "%s/docs/examples/config.yaml", getenv("ORCH_SOURCE"));
+    assert_int_equal(config_check(&config, path, count_problem, &seen, &err), 0);
+    assert_int_equal(seen.errors + seen.warnings, 0);
+    config_free(&config);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_example_is_valid),
         cmocka_unit_test(config_reads_every_section),
         cmocka_unit_test(config_fills_in_defaults),
         cmocka_unit_test(config_print_reads_back_to_the_same),
