@@ -28,7 +28,7 @@ enum error_action {
     X(TIMEOUT, "timeout", ERROR_RETRY, "connect, first token, gap or total time ran out")          \
     X(BAD_RESPONSE, "bad_response", ERROR_RETRY, "no valid answer with its finish signal")         \
     X(WORKER_LOST, "worker_lost", ERROR_RETRY, "the worker went away in the middle")               \
-    X(BUDGET, "budget", ERROR_DEAD, "a budget has no room for the call")                           \
+    X(BUDGET, "budget", ERROR_MOVE, "a budget has no room for the call")                           \
     X(INTERNAL, "internal", ERROR_DEAD, "a stored record is damaged or unusable")
 
 enum error_class {
