@@ -12,7 +12,10 @@
 #define REPEAT_MAX_MS 2000
 #define REPEAT_ERRORS 10 /* how often an answer that is an error is asked for again */
 #define COMMITS_MAX 256  /* sent and not answered; the others' answers are not copied meanwhile */
-#define BUDGET_WAIT_MS 1000 /* until calls under way may have left room in a budget */
+/* Until calls under way may have left room in a budget. A wait ends with the hundredth attempt,
+ * which must be hours away. */
+#define BUDGET_WAIT_MS 500
+#define BUDGET_WAIT_MAX_MS 60000
 
 static void ask_queue(struct attempt *attempt)
 {
@@ -119,7 +122,9 @@ static void reserve_answered(void *ctx, enum queue_status status, const char *er
                           .class_ = CLASS_BUDGET,
                           /* Another arm may be cheaper. */
                           .action = status == QUEUE_WAIT ? ERROR_WAIT : ERROR_MOVE,
-                          .backoff_ms = BUDGET_WAIT_MS,
+                          .backoff_ms = backoff_jitter(
+                              &attempt->all->random,
+                              backoff_ms(BUDGET_WAIT_MS, BUDGET_WAIT_MAX_MS, attempt->attempt - 1)),
                           .reason = err,
                       },
                       NULL);
