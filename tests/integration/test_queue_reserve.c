@@ -532,8 +532,7 @@ static void an_exhausted_budget_fails_the_task_and_keeps_what_is_done(void **sta
     assert_int_equal(probe_commit(&probe, T, "s0", "1-n"), QUEUE_OK);
     assert_int_equal(reserve("s1", "1-n", 5, 0), QUEUE_BUDGET);
     probe.spent = NULL;
-    assert_int_equal(probe_fail(&probe, T, "s1", "1-n", error_class_action(CLASS_BUDGET), 0),
-                     QUEUE_DEAD);
+    assert_int_equal(probe_fail(&probe, T, "s1", "1-n", ERROR_DEAD, 0), QUEUE_DEAD);
     assert_string_equal(probe_read(&probe, T), "FAILED 2/3 s0=DONE s1=DEAD s2=CANCELLED");
     assert_int_equal(probe_task(&probe, queue_retry, T), QUEUE_OK);
     assert_task(8, 0); /* as before */
