@@ -164,7 +164,7 @@ struct queue_account {
 void queue_reserve(struct queue *queue, const char *task, const char *sub, const char *token,
                    const struct queue_account *accounts, size_t n_accounts,
                    struct queue_spend worst, queue_fn *fn, void *ctx);
-/* A subtask that only waits is dead after so many attempts. */
+/* A subtask that only waits is dead after so many attempts, unless it waits for a budget. */
 #define QUEUE_WAITS_MAX 100
 /* The lease is one per subtask: the later expiry of an attempt and its hedge counts. OK, STALE,
  * CANCEL, GONE. */

@@ -9,21 +9,6 @@ local ms = sub(us, 1, -4)
 local answers = {}
 local wanted, claimed, budgeted -- of the task at hand
 
--- The subtask failed before: arms that it avoided only for a time are free again.
-local function wait_no_longer(id, lines)
-    local kept, avoid = {}, call('HGET', task_key, 'avoid:' .. id) or ''
-    for arm in string.gmatch(avoid, '%S+') do
-        if not match(arm, '=%d+$') then
-            kept[#kept + 1] = arm
-        end
-    end
-    kept = concat(kept, ' ')
-    if kept ~= avoid then
-        lines[#lines + 1] = 'avoid:' .. id
-        lines[#lines + 1] = kept
-    end
-end
-
 -- Says what is to be written and read for the claim whose arguments begin at ARGV[i].
 local function claim(i, line, deps, run)
     local id, nonce = ARGV[i], ARGV[i + 3]
@@ -44,9 +29,6 @@ local function claim(i, line, deps, run)
         lines[n + 1], lines[n + 2] = 'sub:' .. id,
             'RUNNING ' .. att .. ' ' .. left .. ' ' .. indeg .. ' ' .. rdy .. ' ' .. queue .. ' ' .. rest
         lines[n + 3], lines[n + 4] = 'run:' .. id, run
-        if sub(rest, 1, 2) ~= '- ' then
-            wait_no_longer(id, lines)
-        end
         taken[#taken + 1] = member
         log(ms, 'running', id, att, run, '-', '')
         local leases = later('ZADD', lease_key)

@@ -58,7 +58,7 @@ if state ~= 'RUNNING' then
     return 'STALE'
 end
 
--- The arms to avoid, with this one: for good, or for so many ms.
+-- The arms to avoid, with this one: for good, or for so many ms from now.
 local function avoid_it(wait_ms)
     local words, known = {}, false
     for word in string.gmatch(old[4] or '', '%S+') do
@@ -68,7 +68,7 @@ local function avoid_it(wait_ms)
         end
     end
     if not known and arm ~= '-' then
-        words[#words + 1] = wait_ms and arm .. '=' .. wait_ms or arm
+        words[#words + 1] = wait_ms and arm .. '=' .. string.format('%.0f', wait_ms + since_ready(s, us)) or arm
     end
     if #words > 0 then
         call('HSET', task_key, 'avoid:' .. id, concat(words, ' '))
@@ -104,8 +104,9 @@ if beside then
 end
 
 -- WAIT does not count, but must end: see QUEUE_WAITS_MAX. Attempts are numbered on when a person has
--- a dead subtask tried again: hence every hundredth, not all behind the hundredth.
-local waits = action == 'WAIT' and s[ATT] % QUEUE_WAITS_MAX ~= 0
+-- a dead subtask tried again: hence every hundredth, not all behind the hundredth. Waiting for a budget
+-- ends by itself, when the calls under way are settled.
+local waits = action == 'WAIT' and (class == 'budget' or s[ATT] % QUEUE_WAITS_MAX ~= 0)
 local dead = action == 'DEAD' or (action == 'WAIT' and not waits) or (s[LEFT] == '0' and not waits)
 call('ZREM', lease_key, member)
 for i = 2, #attempts do

@@ -29,8 +29,26 @@ local function make_ready(list, us, submitted)
     end
 end
 
--- One subtask becomes READY again.
+-- ms since the subtask was READY, from where the times in `avoid` count.
+local function since_ready(s, us)
+    return math.max(0, math.floor((us - s[RDY]) / 1000))
+end
+
+-- One subtask becomes READY again. What it avoids for a time it avoids for what is left of it.
 local function ready_again(id, s, us)
     local avoid = call('HGET', task_key, 'avoid:' .. id)
+    if avoid and string.find(avoid, '=', 1, true) then
+        local words, passed = {}, since_ready(s, us)
+        for word in string.gmatch(avoid, '%S+') do
+            local arm, ms = match(word, '^(.*)=(%d+)$')
+            if not arm then
+                words[#words + 1] = word
+            elseif ms - passed > 0 then
+                words[#words + 1] = arm .. '=' .. string.format('%.0f', ms - passed)
+            end
+        end
+        avoid = concat(words, ' ')
+        call('HSET', task_key, 'avoid:' .. id, avoid)
+    end
     make_ready({{id = id, s = s, meta = call('HGET', data_key, 'meta:' .. id), avoid = avoid}}, us)
 end

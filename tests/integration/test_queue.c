@@ -289,6 +289,29 @@ static void waiting_does_not_use_attempts_up(void **state)
     assert_int_equal(probe_fsck(&probe), 0);
 }
 
+static void waited(void *ctx, enum queue_status status, const char *err)
+{
+    assert_string_equal(err, "");
+    assert_int_equal(status, QUEUE_RETRY);
+    *(bool *)ctx = true;
+}
+
+static void waiting_for_a_budget_never_ends_a_subtask(void **state)
+{
+    (void)state;
+    char token[16];
+    submit_one();
+    for (int i = 1; i <= QUEUE_WAITS_MAX + 1; i++) {
+        snprintf(token, sizeof token, "%d-n", i);
+        assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+        bool answered = false;
+        queue_fail(probe.queue, T, "a", token, CLASS_BUDGET, ERROR_WAIT, "no room", "model@place",
+                   0, (struct bytes){"", 0}, NULL, waited, &answered);
+        probe_wait_for(&probe, &answered);
+    }
+    assert_string_equal(probe_read(&probe, T), "RUNNING 1/1 a=READY");
+}
+
 static void waiting_ends_and_begins_anew_when_a_person_retries(void **state)
 {
     (void)state;
@@ -323,6 +346,25 @@ static void fail_on(const char *arm, const char *token, enum error_action action
     assert_int_equal(probe_fsck(&probe), 0);
 }
 
+/* Times are what is left of those that are expected, of which little can have passed. */
+static void assert_avoids(const char *expected)
+{
+    char stored[256], wanted[256], *ours = NULL, *theirs = NULL;
+    snprintf(stored, sizeof stored, "%s", avoids());
+    snprintf(wanted, sizeof wanted, "%s", expected);
+    const char *a = strtok_r(stored, " ", &ours), *b = strtok_r(wanted, " ", &theirs);
+    for (; a != NULL && b != NULL;
+         a = strtok_r(NULL, " ", &ours), b = strtok_r(NULL, " ", &theirs)) {
+        size_t len = strcspn(b, "=");
+        int64_t left_ms = a[len] == '=' ? atoll(a + len + 1) : -1;
+        int64_t ms = b[len] == '=' ? atoll(b + len + 1) : -1;
+        if (strncmp(a, b, len + 1) != 0 || left_ms > ms || left_ms < ms - 2 * PROBE_WAIT_MS)
+            fail_msg("it avoids %s, not %s", avoids(), expected);
+    }
+    if (a != NULL || b != NULL)
+        fail_msg("it avoids %s, not %s", avoids(), expected);
+}
+
 static void who_waits_for_an_arm_is_ready_for_others_at_once(void **state)
 {
     (void)state;
@@ -330,22 +372,39 @@ static void who_waits_for_an_arm_is_ready_for_others_at_once(void **state)
     assert_int_equal(probe_submit(&probe, T, "d", node, 1), QUEUE_OK);
     probe_follow(&probe);
     assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
-    fail_on("x@p", "1-n", ERROR_WAIT, 7000);
-    assert_string_equal(avoids(), "x@p=7000");
-    probe_wait_text(&probe, &probe.events, "READY " T "/a avoid x@p=7000\n");
+    fail_on("x@p", "1-n", ERROR_WAIT, 700000);
+    assert_avoids("x@p=700000");
+    probe_wait_text(&probe, &probe.events, "READY " T "/a avoid x@p=");
     assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
-    assert_string_equal(avoids(), "");
     fail_on("y@p", "2-n", ERROR_MOVE, 0);
+    assert_avoids("x@p=700000 y@p");
     assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
-    fail_on("x@p", "3-n", ERROR_WAIT, 50);
-    assert_string_equal(avoids(), "y@p x@p=50");
+    fail_on("x@p", "3-n", ERROR_WAIT, 500000);
+    assert_avoids("y@p x@p=500000");
     assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
-    assert_string_equal(avoids(), "y@p");
     fail_on("y@p", "4-n", ERROR_WAIT, 50); /* which it avoids for good */
-    assert_string_equal(avoids(), "y@p");
+    assert_avoids("y@p x@p=500000");
     assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
-    fail_on("x@p", "5-n", ERROR_WAIT, 0);
-    assert_string_equal(avoids(), "y@p");
+    fail_on("z@p", "5-n", ERROR_WAIT, 0);
+    assert_avoids("y@p x@p=500000");
+}
+
+static void nobody_waits_for_an_arm_longer_than_it_was_told(void **state)
+{
+    (void)state;
+    const struct probe_node node[] = {{.id = "a", .max_attempts = 9}};
+    assert_int_equal(probe_submit(&probe, T, "d", node, 1), QUEUE_OK);
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    fail_on("x@p", "1-n", ERROR_WAIT, 1);
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    bool never = false;
+    loop_run_until(&probe.loop, &never, 10); /* both clocks go on */
+    fail_on("y@p", "2-n", ERROR_WAIT, 900000);
+    assert_avoids("y@p=900000");
+    assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
+    loop_run_until(&probe.loop, &never, 10);
+    fail_on("x@p", "3-n", ERROR_WAIT, 900000);
+    assert_avoids("y@p=899990 x@p=900000");
 }
 
 static void both_of_two_attempts_may_wait_for_their_arms(void **state)
@@ -355,19 +414,17 @@ static void both_of_two_attempts_may_wait_for_their_arms(void **state)
     assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
     assert_int_equal(probe_hedge(&probe, T, "a", "h", 60000), QUEUE_OK);
     probe.arm = "x@p";
-    assert_int_equal(probe_fail(&probe, T, "a", "1-n", ERROR_WAIT, 10), QUEUE_RETRY);
-    fail_on("y@p", "2-h", ERROR_WAIT, 20);
-    assert_string_equal(avoids(), "x@p=10 y@p=20");
+    assert_int_equal(probe_fail(&probe, T, "a", "1-n", ERROR_WAIT, 100000), QUEUE_RETRY);
+    fail_on("y@p", "2-h", ERROR_WAIT, 200000);
+    assert_avoids("x@p=100000 y@p=200000");
     assert_int_equal(probe_claim(&probe, T, "a", "n"), QUEUE_OK);
-    assert_string_equal(avoids(), "");
     assert_int_equal(probe_hedge(&probe, T, "a", "h", 60000), QUEUE_OK);
     probe.arm = "x@p";
-    assert_int_equal(probe_fail(&probe, T, "a", "3-n", ERROR_WAIT, 10), QUEUE_RETRY);
+    assert_int_equal(probe_fail(&probe, T, "a", "3-n", ERROR_WAIT, 300000), QUEUE_RETRY);
     assert_int_equal(probe_hedge(&probe, T, "a", "i", 60000), QUEUE_OK);
-    assert_int_equal(probe_fail(&probe, T, "a", "4-h", ERROR_WAIT, 20), QUEUE_RETRY);
-    assert_string_equal(avoids(), "x@p=20");
+    assert_int_equal(probe_fail(&probe, T, "a", "4-h", ERROR_WAIT, 400000), QUEUE_RETRY);
     fail_on("x@p", "5-i", ERROR_MOVE, 0);
-    assert_string_equal(avoids(), "x@p");
+    assert_avoids("y@p=200000 x@p");
 }
 
 static const char *avoided;
@@ -715,7 +772,9 @@ int main(void)
         TEST(a_ready_subtask_that_nobody_is_left_for_is_dead),
         TEST(waiting_does_not_use_attempts_up),
         TEST(who_waits_for_an_arm_is_ready_for_others_at_once),
+        TEST(nobody_waits_for_an_arm_longer_than_it_was_told),
         TEST(both_of_two_attempts_may_wait_for_their_arms),
+        TEST(waiting_for_a_budget_never_ends_a_subtask),
         TEST(waiting_ends_and_begins_anew_when_a_person_retries),
         TEST(a_death_cancels_what_does_not_run),
         TEST(a_failure_in_a_failed_task_has_no_further_attempt),
