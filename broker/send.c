@@ -125,7 +125,13 @@ void broker_tell_worker(struct broker *broker, const struct worker *worker, cons
                                              .host = worker->host,
                                              .running = worker->running,
                                              .credit = worker->credit,
-                                             .text = text}};
+                                             .text = text,
+                                             .gpu = worker->gpu,
+                                             .gpu_memory_used = worker->gpu_memory_used,
+                                             .gpu_memory_total = worker->gpu_memory_total,
+                                             .gpu_utilization = worker->gpu_utilization,
+                                             .gpu_temperature = worker->gpu_temperature,
+                                             .gpu_power_mw = worker->gpu_power_mw}};
     snprintf(topic, sizeof topic, "worker.%s.%s", worker->name, what);
     publish(broker, topic, &event);
 }

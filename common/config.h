@@ -100,6 +100,7 @@ struct config_worker {
     char *health;          /* URL that answers 2xx once the runtime is usable; NULL: none */
     bool share;            /* another worker may have the same GPU */
     int64_t start_ms;      /* most time until the runtime is healthy */
+    int64_t hang_ms;       /* most time that it may be silent then */
     int64_t memory_max_mb; /* of the runtime, before it is started again; 0: no limit */
 };
 

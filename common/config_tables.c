@@ -271,6 +271,10 @@ static const struct config_field worker_fields[] = {
     {"start_ms", &config_kind_int, WORKER(start_ms), .fallback = "600000", .min = 100,
      .max = DAY_MS, .quiet = true,
      .help = "Most time until the launched runtime is healthy, ms; then it is started again."},
+    {"hang_ms", &config_kind_int, WORKER(hang_ms), .fallback = "60000", .min = 1000, .max = DAY_MS,
+     .quiet = true,
+     .help = "Most time that the launched runtime may then not answer at `health`, ms; then it is "
+             "started again."},
     {"memory_max_mb", &config_kind_int, WORKER(memory_max_mb), .fallback = "0", .min = 0,
      .max = 1e9, .quiet = true,
      .help = "Most memory of the launched runtime, MiB: beyond it, it is started again once it is "

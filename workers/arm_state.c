@@ -73,16 +73,31 @@ static bool is_unloaded(const struct arm_state *state, int64_t now_ms)
     return state->calls == 0 && state->keep_ms >= 0 && now_ms - state->used_ms >= state->keep_ms;
 }
 
-void arm_state_call(struct arm_state *state, int64_t now_ms)
+bool arm_state_call(struct arm_state *state, int64_t now_ms)
 {
+    bool warm = arm_state_at(state, now_ms) == ARM_STATE_WARM;
     if (is_unloaded(state, now_ms))
         state->loaded = false;
     state->calls++;
+    return warm;
 }
 
 void arm_state_token(struct arm_state *state)
 {
     state->loaded = true;
+}
+
+void arm_state_load(struct arm_state *state, bool warm, double load_ms)
+{
+    if (!state->local || load_ms < ARM_STATE_LOAD_MS)
+        return;
+    state->load_ms = load_ms;
+    state->reloads += warm;
+}
+
+void arm_state_lost(struct arm_state *state)
+{
+    state->loaded = false;
 }
 
 void arm_state_end(struct arm_state *state, int64_t now_ms)

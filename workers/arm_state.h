@@ -14,6 +14,10 @@ enum arm_state_name {
 };
 const char *arm_state_text(enum arm_state_name state); /* "", cold, loading, warm */
 
+/* A runtime that reports how long a call waited for the model counts its own overhead, too: what is
+ * shorter was no load. */
+#define ARM_STATE_LOAD_MS 500
+
 /* Plain data; times are monotonic ms. */
 struct arm_state {
     bool local;
@@ -23,6 +27,9 @@ struct arm_state {
     int64_t calls;            /* under way */
     bool loaded;              /* some call had a token since it was last cold */
     int64_t used_ms;          /* end of the last call */
+    double load_ms;           /* the last load, as the runtime reported it; 0: none known */
+    int64_t reloads;          /* loads in spite of being warm */
+    int64_t told_reloads;     /* that others have heard of */
     enum arm_state_name told; /* what others have heard */
 };
 
@@ -31,8 +38,14 @@ struct arm_state {
  * for ever; NULL: none. */
 void arm_state_init(struct arm_state *state, const char *api, const char *keep_alive, bool local,
                     bool owned);
-void arm_state_call(struct arm_state *state, int64_t now_ms); /* a call begins */
-void arm_state_token(struct arm_state *state);                /* its first token came */
+/* A call begins. Returns whether it can count on a loaded model. */
+bool arm_state_call(struct arm_state *state, int64_t now_ms);
+void arm_state_token(struct arm_state *state); /* its first token came */
+/* It has told how long it waited for the model, -1: it has not; warm: what arm_state_call() said. A
+ * model that was warm was loaded anew: another context, another model or another client took its
+ * place. */
+void arm_state_load(struct arm_state *state, bool warm, double load_ms);
+void arm_state_lost(struct arm_state *state); /* nothing listens: no model is loaded */
 void arm_state_end(struct arm_state *state, int64_t now_ms);  /* it ended */
 void arm_state_health(struct arm_state *state, bool healthy); /* of our own runtime */
 enum arm_state_name arm_state_at(const struct arm_state *state, int64_t now_ms);

@@ -61,13 +61,26 @@ void attempt_call_begins(struct attempt *attempt)
     struct arm_state *state = attempt->dispatch.arm->state;
     attempt->calling = state != NULL;
     if (attempt->calling)
-        arm_state_call(state, clock_ms());
+        attempt->warm = arm_state_call(state, clock_ms());
 }
 
 void attempt_call_speaks(struct attempt *attempt)
 {
     if (attempt->calling)
         arm_state_token(attempt->dispatch.arm->state);
+}
+
+void attempt_call_reports(struct attempt *attempt, const struct exchange_report *report)
+{
+    struct arm_state *state = attempt->dispatch.arm->state;
+    const struct provider_reply *reply = report->reply;
+    if (!attempt->calling)
+        return;
+    arm_state_load(state, attempt->warm, reply->load_ms);
+    if (reply->error == CLASS_NONE)
+        arm_state_token(state);
+    else if (report->http_status == 0 && report->sent_bytes == 0)
+        arm_state_lost(state);
 }
 
 void attempt_call_ends(struct attempt *attempt)

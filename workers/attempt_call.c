@@ -213,8 +213,7 @@ static void call_done(void *ctx, struct exchange_report *report)
     struct attempts *all = attempt->all;
     struct provider_reply *reply = report->reply;
     attempt->exchange = NULL;
-    if (reply->error == CLASS_NONE)
-        attempt_call_speaks(attempt);
+    attempt_call_reports(attempt, report);
     attempt_call_ends(attempt);
     struct governor_report settled = {
         .class_ = reply->error,

@@ -81,6 +81,7 @@ struct attempt {
 
     struct exchange *exchange; /* NULL: none in flight */
     bool calling;              /* the arm's state counts it */
+    bool warm;                 /* so was the arm when the call began */
     size_t chunk_at;           /* bytes of the text that taps have had */
     struct attempt_failure failure;
     struct buf outcome, timing; /* encoded, while they are committed */
@@ -113,11 +114,12 @@ void attempt_over(struct attempt *attempt);
 void attempt_finish(struct attempt *attempt);
 /* To be called first for every answer of the queue. False when nobody waits for it any more. */
 bool attempt_answered(struct attempt *attempt);
-/* The permit has no more use. report NULL: no call was made, or the one under way is stopped. */
-/* For the arm's state: a call begins, gives its first token, ends. */
+/* For the arm's state: a call begins, gives its first token, has its report, ends. */
 void attempt_call_begins(struct attempt *attempt);
 void attempt_call_speaks(struct attempt *attempt);
+void attempt_call_reports(struct attempt *attempt, const struct exchange_report *report);
 void attempt_call_ends(struct attempt *attempt);
+/* The permit has no more use. report NULL: no call was made, or the one under way is stopped. */
 void attempt_settle_permit(struct attempt *attempt, const struct governor_report *report);
 struct record_facts attempt_facts(const struct attempt *attempt);
 /* text: NULL: that of the timing record. */

@@ -98,27 +98,65 @@ int gpu_cpus(cpu_set_t *ret, const char *root, const char *gpu)
 
 #define LOCK_DIR "/run/lock"
 
+static const char *environment_or(const char *name, const char *fallback)
+{
+    const char *value = getenv(name);
+    return value != NULL && value[0] != '\0' ? value : fallback;
+}
+
 /* The name of its lock file: its PCI address where that is known, else what it is called. */
-static void lock_path(char *ret, size_t size, const char *dir, const char *gpu)
+static void lock_path(char *ret, size_t size, const char *dir, const char *root, const char *gpu)
 {
     char name[64];
-    if (find_pci(name, "", gpu) != 0)
+    if (find_pci(name, root, gpu) != 0)
         snprintf(name, sizeof name, "%s", gpu);
     for (char *at = name; *at != '\0'; at++)
         if (!isalnum((unsigned char)*at) && *at != '-' && *at != '.')
             *at = '_';
-    snprintf(ret, size, "%s/orchestrator-gpu-%s.lock", dir != NULL ? dir : LOCK_DIR, name);
+    snprintf(ret, size, "%s/orchestrator-gpu-%s.lock", dir, name);
 }
 
-int gpu_lock(int *ret_fd, const char *dir, const char *gpu, bool share, struct err *err)
+static int make_common(int fd)
+{
+    if (fchmod(fd, 0644) == 0)
+        return fd;
+    int rc = -errno;
+    close(fd);
+    return rc;
+}
+
+/* The directory is everyone's: no link is followed, only the lock counts and not the contents. Who
+ * did not make the file opens it without O_CREAT, which the kernel refuses for others' files
+ * (fs.protected_regular); and whatever the umask, everyone can. */
+static int open_lock(const char *path)
+{
+    const int flags = O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
+    for (;;) {
+        int fd = open(path, flags);
+        if (fd >= 0 || errno != ENOENT)
+            return fd >= 0 ? fd : -errno;
+        fd = open(path, flags | O_CREAT | O_EXCL, 0644);
+        if (fd >= 0)
+            return make_common(fd);
+        if (errno != EEXIST)
+            return -errno;
+    }
+}
+
+int gpu_lock(int *ret_fd, const char *dir, const char *root, const char *gpu, bool share,
+             struct err *err)
 {
     char path[512];
-    lock_path(path, sizeof path, dir, gpu);
-    /* Everyone's directory: no link is followed, and only the lock counts, not the contents. */
-    int fd = open(path, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0644);
+    if (dir == NULL)
+        dir = environment_or("ORCHESTRATOR_LOCK_DIR", LOCK_DIR);
+    lock_path(path, sizeof path, dir, root, gpu);
+    int fd = open_lock(path);
     struct stat stat_of_lock;
     if (fd < 0)
-        return err_set(err, -errno, "%s cannot be opened: %s", path, strerror(errno));
+        return err_set(err, fd,
+                       "%s cannot be opened: %s; ORCHESTRATOR_LOCK_DIR names another "
+                       "directory",
+                       path, strerror(-fd));
     if (fstat(fd, &stat_of_lock) != 0 || !S_ISREG(stat_of_lock.st_mode)) {
         close(fd);
         return err_set(err, -EINVAL, "%s is no file", path);
@@ -135,8 +173,7 @@ int gpu_lock(int *ret_fd, const char *dir, const char *gpu, bool share, struct e
     return 0;
 }
 
-/* --- usage --------------------------------------------------------------------------------------
- */
+/* --- usage ------------------------------------------------------------------------------------ */
 
 /* What is used of NVML's interface (nvml.h, version 11 and later). */
 struct nvml_temperature;
@@ -282,7 +319,7 @@ static void sample_due(void *ctx)
 
 struct gpu *gpu_new(uv_loop_t *loop, const char *name)
 {
-    return gpu_new_from(loop, name, "libnvidia-ml.so.1");
+    return gpu_new_from(loop, name, environment_or("ORCHESTRATOR_NVML", "libnvidia-ml.so.1"));
 }
 
 struct gpu *gpu_new_from(uv_loop_t *loop, const char *name, const char *library)

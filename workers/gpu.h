@@ -26,15 +26,17 @@ struct gpu_usage {
 
 /* Says that a worker on this machine uses the GPU: until the descriptor is closed, another one that
  * does not share it is refused, and with share it is refused unless all share. An index and the
- * UUID of the same GPU are one where the driver tells. dir: where the lock files are, NULL: the
- * machine's. 0; -EBUSY with a sentence; another negative errno where locks cannot be made, which
- * need not stop anyone. */
-int gpu_lock(int *ret_fd, const char *dir, const char *gpu, bool share, struct err *err);
+ * UUID of the same GPU are one where the driver tells, below root as for gpu_cpus(). dir: where the
+ * lock files are; NULL: what ORCHESTRATOR_LOCK_DIR says, or else /run/lock. 0; -EBUSY with a
+ * sentence; another negative errno with one where locks cannot be made, which need not stop anyone.
+ */
+int gpu_lock(int *ret_fd, const char *dir, const char *root, const char *gpu, bool share,
+             struct err *err);
 
-/* Reads the usage every 2 s beside the loop, through NVML, which is loaded at run time. */
+/* Reads the usage every 2 s beside the loop, through NVML, which is loaded at run time: from where
+ * ORCHESTRATOR_NVML says, or else the driver's. */
 struct gpu;
 struct gpu *gpu_new(uv_loop_t *loop, const char *gpu);
-/* The same through another library than the driver's. */
 struct gpu *gpu_new_from(uv_loop_t *loop, const char *gpu, const char *library);
 void gpu_free(struct gpu **gpu); /* accepts NULL; the loop must run once more afterwards */
 struct gpu_usage gpu_usage(const struct gpu *gpu); /* of NULL: unknown */

@@ -30,16 +30,23 @@ struct child {
     pid_t parent;
 };
 
+/* The loop's handlers would write to the parent's pipe. */
+static void forget_handlers(void)
+{
+    for (int number = 1; number < NSIG; number++)
+        signal(number, SIG_DFL);
+}
+
 static void child_run(const struct child *child)
 {
     sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    signal(SIGPIPE, SIG_DFL);
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != child->parent)
         _exit(127);
+    forget_handlers();
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     if (child->cpus != NULL)
         sched_setaffinity(0, sizeof *child->cpus, child->cpus);
     int null = open("/dev/null", O_RDONLY);
@@ -110,12 +117,55 @@ static int spawn(pid_t *ret, struct child *child)
     return error;
 }
 
-int process_group_start(pid_t *ret, const struct process_options *options)
+/* The leader dies with us by itself, but not what it has started: that is the guard's. It holds
+ * nothing of ours but its end of the pipe, whose end it reads when we are gone. */
+static void guard_run(int lifeline, pid_t group)
+{
+    char byte;
+    setsid();
+    prctl(PR_SET_NAME, "runtime-guard");
+    if (lifeline > 0)
+        close_range(0, (unsigned)lifeline - 1, 0);
+    close_range((unsigned)lifeline + 1, ~0U, 0);
+    while (read(lifeline, &byte, 1) < 0 && errno == EINTR)
+        ;
+    kill(-group, SIGKILL);
+    _exit(0);
+}
+
+/* Without one, the leader still dies with us. */
+static void start_guard(struct process_group *group)
+{
+    int lifeline[2];
+    if (pipe2(lifeline, O_CLOEXEC) != 0)
+        return;
+    group->guard = fork();
+    if (group->guard == 0)
+        guard_run(lifeline[0], group->leader);
+    close(lifeline[0]);
+    group->lifeline = lifeline[1];
+    if (group->guard > 0)
+        return;
+    close(lifeline[1]);
+    group->guard = 0;
+}
+
+static void end_guard(struct process_group *group)
+{
+    if (group->guard <= 0)
+        return;
+    kill(group->guard, SIGKILL);
+    waitpid(group->guard, NULL, 0);
+    close(group->lifeline);
+}
+
+int process_group_start(struct process_group *ret, const struct process_options *options)
 {
     cpu_set_t cpus;
-    pid_t pid = 0;
+    sigset_t all, before;
     char *gpu;
-    bool pinned = options->gpu != NULL && gpu_cpus(&cpus, "", options->gpu) == 0;
+    const char *root = options->root != NULL ? options->root : "";
+    bool pinned = options->gpu != NULL && gpu_cpus(&cpus, root, options->gpu) == 0;
     int log_fd = open(options->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (log_fd < 0)
         return -errno;
@@ -124,12 +174,18 @@ int process_group_start(pid_t *ret, const struct process_options *options)
                           .environment = environment,
                           .cpus = pinned ? &cpus : NULL,
                           .log_fd = log_fd};
-    int error = spawn(&pid, &child);
+    struct process_group group = {0};
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before); /* the guard keeps it so */
+    int error = spawn(&group.leader, &child);
+    if (error == 0)
+        start_guard(&group);
+    sigprocmask(SIG_SETMASK, &before, NULL);
     close(log_fd);
     free(gpu);
     free(environment);
     if (error == 0)
-        *ret = pid;
+        *ret = group;
     return -error;
 }
 
@@ -156,7 +212,7 @@ static bool read_stat(const char *pid, long *ret_group, long *ret_pages)
                   ret_group, ret_pages) == 2;
 }
 
-int64_t process_group_memory(pid_t group)
+int64_t process_group_memory(const struct process_group *group)
 {
     DIR *dir = opendir("/proc");
     if (dir == NULL)
@@ -165,7 +221,7 @@ int64_t process_group_memory(pid_t group)
     for (struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
         long its_group, its_pages;
         if (isdigit((unsigned char)entry->d_name[0]) &&
-            read_stat(entry->d_name, &its_group, &its_pages) && its_group == group)
+            read_stat(entry->d_name, &its_group, &its_pages) && its_group == group->leader)
             pages += its_pages;
     }
     closedir(dir);
@@ -174,12 +230,45 @@ int64_t process_group_memory(pid_t group)
 
 /* --- end -------------------------------------------------------------------------------------- */
 
-void process_group_stop(pid_t group, int64_t stop_ms)
+/* While the leader is not reaped, nobody else has the group's number. */
+static bool has_ended(const struct process_group *group)
+{
+    siginfo_t info = {0};
+    return waitid(P_PID, (id_t)group->leader, &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
+           info.si_pid != 0;
+}
+
+static void reap(struct process_group *group, int *ret_status)
+{
+    *ret_status = 0;
+    process_group_kill(group);
+    waitpid(group->leader, ret_status, 0);
+    end_guard(group);
+    *group = (struct process_group){0};
+}
+
+bool process_group_ended(struct process_group *group, int *ret_status)
+{
+    if (group->leader == 0 || !has_ended(group))
+        return false;
+    reap(group, ret_status);
+    return true;
+}
+
+void process_group_kill(const struct process_group *group)
+{
+    if (group->leader > 0)
+        kill(-group->leader, SIGKILL);
+}
+
+void process_group_stop(struct process_group *group, int64_t stop_ms)
 {
     int64_t deadline_ms = clock_ms() + stop_ms;
-    kill(-group, SIGTERM);
-    while (waitpid(group, NULL, WNOHANG) == 0 && clock_ms() < deadline_ms)
+    int status;
+    if (group->leader == 0)
+        return;
+    kill(-group->leader, SIGTERM);
+    while (!has_ended(group) && clock_ms() < deadline_ms)
         poll(NULL, 0, 10);
-    kill(-group, SIGKILL);
-    waitpid(group, NULL, 0); /* -ECHILD when it is reaped already */
+    reap(group, &status);
 }

@@ -17,7 +17,7 @@
 #include "workers/utf8.h"
 
 #define PROBE_MS 250    /* between two looks at a runtime that starts */
-#define WATCH_MS 5000   /* at one that is healthy; a look that takes longer has failed */
+#define WATCH_MS 5000   /* at most, at one that is healthy; a look that takes longer has failed */
 #define PROBES_MISSED 3 /* in a row: not healthy any more */
 #define NEWS_MS 5000    /* between two reports of its loading */
 #define BACKOFF_FIRST_MS 500
@@ -43,7 +43,7 @@ struct runtime {
     void *ctx;
     char **argv; /* ends with NULL; the words are borrowed */
     enum runtime_state state;
-    pid_t pid; /* 0: does not run */
+    struct process_group group; /* all zero: does not run */
     uv_signal_t *child;
     struct loop_timer *timer;
     struct http_call *probe;
@@ -111,17 +111,18 @@ static int start_process(struct runtime *runtime)
     runtime->log_at = stat(options->log, &stat_of_log) == 0 ? stat_of_log.st_size : 0;
     struct process_options process = {.argv = runtime->argv,
                                       .gpu = options->gpu,
+                                      .root = options->root,
                                       .log = options->log,
                                       .hidden = options->hidden,
                                       .n_hidden = options->n_hidden};
-    int rc = process_group_start(&runtime->pid, &process);
+    int rc = process_group_start(&runtime->group, &process);
     runtime->started_ms = runtime->well_ms = runtime->told_ms = clock_ms();
     runtime->missed = 0;
     runtime->load_ms = -1;
     if (rc != 0)
         return rc;
     log_info("runtime of %s started: %s, process %d", options->name, runtime->argv[0],
-             (int)runtime->pid);
+             (int)runtime->group.leader);
     tell(runtime, "loading", "started");
     runtime->state = RUNTIME_LOADING;
     loop_timer_start(runtime->timer, 0, 0);
@@ -135,7 +136,6 @@ static void start_again(struct runtime *runtime)
         return;
     log_error("runtime of %s cannot be started: %s: %s", runtime->options.name, runtime->argv[0],
               strerror(-rc));
-    runtime->pid = 0;
     wait_longer(runtime);
 }
 
@@ -147,16 +147,13 @@ static void process_ended(struct runtime *runtime, int status)
         snprintf(text, sizeof text, "the runtime was ended by signal %d", WTERMSIG(status));
     else
         snprintf(text, sizeof text, "the runtime ended with status %d", WEXITSTATUS(status));
-    log_error("%s: %s%s%s; its output is in %s", runtime->options.name, text,
-              words[0] != '\0' ? ", last saying: " : "", words, runtime->options.log);
-    size_t len = strlen(text);
-    if (words[0] != '\0')
-        snprintf(text + len, sizeof text - len, ", last saying: %s", words);
-    kill(-runtime->pid, SIGKILL); /* what it left behind */
-    runtime->pid = 0;
     http_cancel(&runtime->probe);
     if (clock_ms() - runtime->started_ms >= STEADY_MS)
         runtime->backoff_ms = runtime->options.first_backoff_ms;
+    size_t len = strlen(text);
+    snprintf(text + len, sizeof text - len, "%s%s; started again in %.1f s",
+             words[0] != '\0' ? ", last saying: " : "", words, (double)runtime->backoff_ms / 1000);
+    log_error("%s: %s; its output is in %s", runtime->options.name, text, runtime->options.log);
     wait_longer(runtime);
     set_health(runtime, false);
     tell(runtime, "note", text);
@@ -167,7 +164,7 @@ static void child_changed(uv_signal_t *handle, int signal_number)
     (void)signal_number;
     struct runtime *runtime = handle->data;
     int status;
-    if (runtime->pid > 0 && waitpid(runtime->pid, &status, WNOHANG) == runtime->pid)
+    if (process_group_ended(&runtime->group, &status))
         process_ended(runtime, status);
 }
 
@@ -178,11 +175,16 @@ static void end_process(struct runtime *runtime, const char *why)
               runtime->options.name, why, runtime->options.log);
     tell(runtime, "note", why);
     set_health(runtime, false);
-    kill(-runtime->pid, SIGKILL);
+    process_group_kill(&runtime->group);
     loop_timer_stop(runtime->timer);
 }
 
 /* --- health ----------------------------------------------------------------------------------- */
+
+static void describe_load(const struct runtime *runtime, char *out, size_t size)
+{
+    snprintf(out, size, "healthy after %.1f s", (double)runtime->load_ms / 1000);
+}
 
 static void became_well(struct runtime *runtime)
 {
@@ -190,7 +192,7 @@ static void became_well(struct runtime *runtime)
     if (runtime->state == RUNTIME_LOADING) {
         runtime->load_ms = clock_ms() - runtime->started_ms;
         runtime->state = RUNTIME_SERVING;
-        snprintf(text, sizeof text, "healthy after %.1f s", (double)runtime->load_ms / 1000);
+        describe_load(runtime, text, sizeof text);
         tell(runtime, "warm", text);
     }
     set_health(runtime, true);
@@ -227,7 +229,7 @@ static bool is_given_up(struct runtime *runtime, int64_t now_ms)
 static void watch_memory(struct runtime *runtime)
 {
     char text[160];
-    runtime->memory_bytes = process_group_memory(runtime->pid);
+    runtime->memory_bytes = process_group_memory(&runtime->group);
     if (runtime->options.memory_max_bytes == 0 || runtime->state != RUNTIME_SERVING ||
         runtime->memory_bytes <= runtime->options.memory_max_bytes)
         return;
@@ -353,6 +355,19 @@ static void timer_due(void *ctx)
     }
 }
 
+void runtime_tell(struct runtime *runtime)
+{
+    char text[96];
+    int64_t now_ms = clock_ms();
+    if (runtime->state == RUNTIME_LOADING) {
+        runtime->told_ms = now_ms - NEWS_MS;
+        tell_loading(runtime, now_ms);
+    } else if (runtime->state == RUNTIME_SERVING) {
+        describe_load(runtime, text, sizeof text);
+        tell(runtime, "warm", text);
+    }
+}
+
 /* --- the interface ---------------------------------------------------------------------------- */
 
 static void child_closed(uv_handle_t *handle)
@@ -372,6 +387,15 @@ static void runtime_free(struct runtime *runtime)
 static int64_t or_default(int64_t value, int64_t fallback)
 {
     return value > 0 ? value : fallback;
+}
+
+/* Often enough to see in time that it hangs. */
+static int64_t watch_often(const struct runtime *runtime)
+{
+    int64_t quarter_ms = runtime->options.hang_ms / 4;
+    if (quarter_ms > WATCH_MS)
+        return WATCH_MS;
+    return quarter_ms > PROBE_MS ? quarter_ms : PROBE_MS;
 }
 
 /* Whether the command can be run at all, which is better told at once than with each attempt. */
@@ -403,8 +427,8 @@ int runtime_open(struct runtime **ret, const struct runtime_options *options,
     *runtime = (struct runtime){.options = *options, .health = health, .ctx = ctx, .load_ms = -1};
     runtime->options.first_backoff_ms = or_default(options->first_backoff_ms, BACKOFF_FIRST_MS);
     runtime->options.start_ms = or_default(options->start_ms, START_MS);
-    runtime->options.watch_ms = or_default(options->watch_ms, WATCH_MS);
     runtime->options.hang_ms = or_default(options->hang_ms, HANG_MS);
+    runtime->options.watch_ms = or_default(options->watch_ms, watch_often(runtime));
     runtime->backoff_ms = runtime->options.first_backoff_ms;
     runtime->argv = mem_must_zalloc((options->n_argv + 1) * sizeof *runtime->argv);
     for (size_t i = 0; i < options->n_argv; i++)
@@ -441,7 +465,6 @@ void runtime_close(struct runtime **runtime_ptr)
     if (runtime == NULL)
         return;
     http_cancel(&runtime->probe);
-    if (runtime->pid > 0)
-        process_group_stop(runtime->pid, STOP_MS);
+    process_group_stop(&runtime->group, STOP_MS);
     runtime_free(runtime);
 }

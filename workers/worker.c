@@ -181,9 +181,8 @@ static int open_runtime(struct worker *worker, struct err *err)
 {
     const struct config_worker *self = worker->self;
     if (self->gpu != NULL && self->gpu[0] != '\0') {
-        const char *locks = getenv("ORCHESTRATOR_LOCK_DIR");
         struct err why = {0};
-        int busy = gpu_lock(&worker->gpu_lock, locks, self->gpu, self->share, &why);
+        int busy = gpu_lock(&worker->gpu_lock, NULL, "", self->gpu, self->share, &why);
         if (busy == -EBUSY)
             return err_set(err, busy, "worker %s: %s", self->name, why.text);
         if (busy != 0)
@@ -214,6 +213,7 @@ static int open_runtime(struct worker *worker, struct err *err)
         .hidden = worker->hidden,
         .n_hidden = worker->n_hidden,
         .start_ms = self->start_ms,
+        .hang_ms = self->hang_ms,
         .memory_max_bytes = self->memory_max_mb << 20,
         .news = runtime_news,
         .busy = runtime_busy,

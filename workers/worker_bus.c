@@ -27,6 +27,7 @@ void worker_news(struct worker *worker, const char *what, const char *text)
                                   .running = n_busy(worker),
                                   .credit = accounts_least(worker->accounts),
                                   .text = text,
+                                  .gpu_utilization = -1,
                               }};
     snprintf(topic, sizeof topic, "worker.%s.%s", worker->self->name, what);
     peer_event(worker->peer, topic, &message);
@@ -312,6 +313,7 @@ static void welcome(void *ctx, int broker, const struct msg_welcome *message)
         log_info("worker %s serves %zu arms, %lld at once", worker->self->name, worker->arms.n,
                  (long long)worker->self->concurrency);
     worker->welcomed = true;
+    worker->news_due = worker->runtime != NULL;
     worker_tell_ready(worker);
 }
 
@@ -337,19 +339,58 @@ static void take_message(void *ctx, int broker, const struct message *message)
         log_debug("a broker sent a message of type %s", message_name(message->type));
 }
 
+static void tell_state(struct worker *worker, const struct arm *arm, enum arm_state_name now)
+{
+    char text[256];
+    const struct arm_state *state = arm->state;
+    bool took = now == ARM_STATE_WARM && state->load_ms > 0;
+    int len = snprintf(text, sizeof text, "%.128s", arm->name);
+    if (took && len > 0)
+        snprintf(text + len, sizeof text - (size_t)len, ": loaded in %.1f s",
+                 state->load_ms / 1000);
+    worker_news(worker, arm_state_text(now), text);
+}
+
+static void tell_reloads(struct worker *worker, const struct arm *arm)
+{
+    char text[512];
+    struct arm_state *state = arm->state;
+    if (state->reloads == state->told_reloads)
+        return;
+    state->told_reloads = state->reloads;
+    snprintf(text, sizeof text,
+             "%.128s was loaded again in %.1f s though it was warm (%lld times so far): another "
+             "context, another model or another client takes its place in the runtime",
+             arm->name, state->load_ms / 1000, (long long)state->reloads);
+    log_warn("%s", text);
+    worker_news(worker, "note", text);
+}
+
 /* Brokers are told when models are loaded or unloaded, with the next beat. */
 static void tell_states(struct worker *worker)
 {
     int64_t now_ms = clock_ms();
     bool changed = false;
     for (size_t i = 0; i < worker->arms.n; i++) {
-        struct arm_state *state = worker->arms.items[i].state;
-        enum arm_state_name now = arm_state_at(state, now_ms);
-        changed |= now != state->told;
-        state->told = now;
+        const struct arm *arm = &worker->arms.items[i];
+        enum arm_state_name now = arm_state_at(arm->state, now_ms);
+        tell_reloads(worker, arm);
+        if (now == arm->state->told)
+            continue;
+        arm->state->told = now;
+        changed = true;
+        tell_state(worker, arm, now);
     }
     if (changed)
         worker_introduce(worker);
+}
+
+/* Events are dropped while no tap is known: not at the welcome, but with the beat after it. */
+static void tell_runtime(struct worker *worker)
+{
+    if (worker->news_due && worker->runtime != NULL)
+        runtime_tell(worker->runtime);
+    worker->news_due = false;
 }
 
 static void fill_beat(void *ctx, struct msg_beat *beat)
@@ -358,6 +399,7 @@ static void fill_beat(void *ctx, struct msg_beat *beat)
     struct gpu_usage usage = gpu_usage(worker->gpu);
     grant_owed(worker);
     tell_states(worker);
+    tell_runtime(worker);
     beat->running = n_busy(worker);
     beat->credit = accounts_least(worker->accounts);
     beat->gpu_memory_used = usage.memory_used;

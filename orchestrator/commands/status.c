@@ -57,8 +57,11 @@ static json_t *gpu_json(const struct msg_worker_info *info)
         return json_null();
     json_t *gpu = json_object();
     json_object_set_new(gpu, "id", text_json(info->gpu));
-    json_object_set_new(gpu, "memory_used", json_integer(info->gpu_memory_used));
-    json_object_set_new(gpu, "memory_total", json_integer(info->gpu_memory_total));
+    bool known = info->gpu_memory_total > 0;
+    json_object_set_new(gpu, "memory_used",
+                        known ? json_integer(info->gpu_memory_used) : json_null());
+    json_object_set_new(gpu, "memory_total",
+                        known ? json_integer(info->gpu_memory_total) : json_null());
     json_object_set_new(gpu, "utilization",
                         info->gpu_utilization >= 0 ? json_integer(info->gpu_utilization)
                                                    : json_null());

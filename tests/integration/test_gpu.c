@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/log.h"
@@ -86,16 +88,17 @@ static void two_workers_on_one_gpu_are_refused_unless_both_share_it(void **state
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         int first, second = -1, other;
         struct err err = {0};
-        assert_int_equal(gpu_lock(&first, fixture.dir, "GPU-x", cases[i].first, NULL), 0);
-        assert_int_equal(gpu_lock(&second, fixture.dir, "GPU-x", cases[i].second, &err),
+        assert_int_equal(gpu_lock(&first, fixture.dir, "", "GPU-x", cases[i].first, NULL), 0);
+        assert_int_equal(gpu_lock(&second, fixture.dir, "", "GPU-x", cases[i].second, &err),
                          cases[i].second_rc);
         assert_int_equal(cases[i].second_rc != 0, strstr(err.text, "share: true") != NULL);
-        assert_int_equal(gpu_lock(&other, fixture.dir, "GPU-y", false, NULL), 0);
+        assert_int_equal(gpu_lock(&other, fixture.dir, "", "GPU-y", false, NULL), 0);
         close(other);
         close(first);
         if (second >= 0)
             close(second);
-        assert_int_equal(gpu_lock(&first, fixture.dir, "GPU-x", false, NULL), 0); /* all are gone */
+        assert_int_equal(gpu_lock(&first, fixture.dir, "", "GPU-x", false, NULL),
+                         0); /* all are gone */
         close(first);
     }
 }
@@ -108,8 +111,50 @@ static void a_lock_follows_no_link(void **state)
     struct err err = {0};
     snprintf(path, sizeof path, "%s/orchestrator-gpu-7.lock", fixture.dir);
     assert_int_equal(symlink("/etc/passwd", path), 0);
-    assert_true(gpu_lock(&fd, fixture.dir, "7", false, &err) < 0);
-    assert_true(gpu_lock(&fd, "/nonexistent", "7", false, &err) < 0);
+    assert_true(gpu_lock(&fd, fixture.dir, "", "7", false, &err) < 0);
+    assert_true(gpu_lock(&fd, "/nonexistent", "", "7", false, &err) < 0);
+}
+
+static void an_index_and_the_uuid_of_one_gpu_are_one_lock(void **state)
+{
+    (void)state;
+    int first, second;
+    fixture_write(&fixture, "proc/driver/nvidia/gpus/0000:1A:00.0/information", "UUID: GPU-aaaa\n");
+    fixture_write(&fixture, "proc/driver/nvidia/gpus/0000:b3:00.0/information", "UUID: GPU-bbbb\n");
+    assert_int_equal(gpu_lock(&first, fixture.dir, fixture.dir, "1", false, NULL), 0);
+    assert_int_equal(gpu_lock(&second, fixture.dir, fixture.dir, "GPU-bbbb", false, NULL), -EBUSY);
+    assert_int_equal(gpu_lock(&second, fixture.dir, fixture.dir, "GPU-aaaa", false, NULL), 0);
+    close(second);
+    close(first);
+}
+
+/* Workers may run as different users, with any umask. */
+static void the_lock_of_another_user_counts(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/orchestrator-locks-XXXXXX", path[128];
+    int fd, status;
+    struct stat stat_of_lock;
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(chmod(dir, 01777), 0);
+    mode_t before = umask(077);
+    assert_int_equal(gpu_lock(&fd, dir, "", "7", false, NULL), 0);
+    umask(before);
+    snprintf(path, sizeof path, "%s/orchestrator-gpu-7.lock", dir);
+    assert_int_equal(stat(path, &stat_of_lock), 0);
+    assert_int_equal(stat_of_lock.st_mode & 0777, 0644);
+    pid_t pid = fork();
+    if (pid == 0) {
+        int other;
+        if (geteuid() == 0 && setuid(65534) != 0)
+            _exit(2);
+        _exit(gpu_lock(&other, dir, "", "7", false, NULL) == -EBUSY ? 0 : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    close(fd);
+    unlink(path);
+    rmdir(dir);
+    assert_int_equal(status, 0);
 }
 
 #define GPU_TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -123,6 +168,8 @@ int main(void)
         GPU_TEST(without_a_driver_everything_is_unknown),
         GPU_TEST(two_workers_on_one_gpu_are_refused_unless_both_share_it),
         GPU_TEST(a_lock_follows_no_link),
+        GPU_TEST(an_index_and_the_uuid_of_one_gpu_are_one_lock),
+        GPU_TEST(the_lock_of_another_user_counts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

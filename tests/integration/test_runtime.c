@@ -5,6 +5,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -273,6 +274,70 @@ static void closing_ends_the_whole_process_group(void **state)
     assert_true(fixture_wait(is_gone, &child, 10000));
 }
 
+/* A runtime that is a shell script, without a health URL. */
+static void open_script(const char *text, const struct runtime_options *more)
+{
+    static char sh[] = "/bin/sh", c[] = "-c", script[256];
+    static char *argv[] = {sh, c, script};
+    snprintf(script, sizeof script, "%s", text);
+    struct runtime_options options = *more;
+    options.loop = &loop;
+    options.http = http;
+    options.name = "w1";
+    options.argv = argv;
+    options.n_argv = 3;
+    options.log = log_path;
+    options.news = take_news;
+    assert_int_equal(runtime_open(&runtime, &options, health_changed, NULL, NULL), 0);
+}
+
+static void it_runs_on_the_cpus_near_its_gpu(void **state)
+{
+    (void)state;
+    cpu_set_t ours;
+    char list[16], line[64];
+    int cpu = CPU_SETSIZE - 1;
+    assert_int_equal(sched_getaffinity(0, sizeof ours, &ours), 0);
+    while (cpu > 0 && !CPU_ISSET((size_t)cpu, &ours))
+        cpu--;
+    snprintf(list, sizeof list, "%d\n", cpu);
+    snprintf(line, sizeof line, "Cpus_allowed_list:\t%d\n", cpu);
+    fixture_write(&fixture, "proc/driver/nvidia/gpus/0000:1A:00.0/information", "UUID: GPU-a\n");
+    fixture_write(&fixture, "sys/bus/pci/devices/0000:1a:00.0/local_cpulist", list);
+    open_script("grep Cpus_allowed_list /proc/self/status; exec sleep 1000",
+                &(struct runtime_options){.gpu = "GPU-a", .root = fixture.dir});
+    bool never = false;
+    for (int i = 0; i < 20 && ups == 0; i++)
+        loop_run_until(&loop, &never, 5);
+    assert_true(fixture_wait_text(&fixture, "runtime.log", line, 10000));
+    if (CPU_COUNT(&ours) == 1)
+        print_message("with one CPU this says little\n");
+}
+
+static void one_that_dies_at_once_is_started_again_ever_more_slowly(void **state)
+{
+    (void)state;
+    open_script("exit 7", &(struct runtime_options){.first_backoff_ms = 100});
+    assert_true(wait_news("note: the runtime ended with status 7; started again in 0.1 s"));
+    assert_true(wait_news("note: the runtime ended with status 7; started again in 0.2 s"));
+    assert_true(wait_news("note: the runtime ended with status 7; started again in 0.4 s"));
+}
+
+static void who_comes_later_can_be_told(void **state)
+{
+    (void)state;
+    open_runtime(&(struct runtime_options){0});
+    said(1);
+    buf_clear(&news);
+    runtime_tell(runtime);
+    assert_true(wait_news("loading: 0 s"));
+    tell("loaded");
+    assert_true(wait_count(&ups, 1));
+    buf_clear(&news);
+    runtime_tell(runtime);
+    assert_true(wait_news("warm: healthy after "));
+}
+
 static void a_command_that_does_not_exist_is_told(void **state)
 {
     (void)state;
@@ -299,6 +364,9 @@ int main(void)
         RUNTIME_TEST(one_that_never_becomes_healthy_is_started_again),
         RUNTIME_TEST(one_that_takes_too_much_memory_is_started_again_when_it_is_idle),
         RUNTIME_TEST(a_taken_port_is_told_and_waited_for),
+        RUNTIME_TEST(it_runs_on_the_cpus_near_its_gpu),
+        RUNTIME_TEST(one_that_dies_at_once_is_started_again_ever_more_slowly),
+        RUNTIME_TEST(who_comes_later_can_be_told),
         RUNTIME_TEST(closing_ends_the_whole_process_group),
         RUNTIME_TEST(a_command_that_does_not_exist_is_told),
     };

@@ -5,7 +5,9 @@
  *   hang    it accepts and never answers
  *   die     it ends with status 3
  *   leak    it takes 64 MiB more, once
- * It appends its process id to DIR/pids and says what it does on stdout. */
+ *   slow    it answers no chat, until the file is gone
+ * It appends its process id to DIR/pids, a line for each chat to DIR/calls, and says what it does
+ * on stdout. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -19,6 +21,7 @@
 
 #define LEAK_BYTES ((size_t)64 * 1024 * 1024)
 #define TURN_MS 20
+#define HELD_MAX 64
 
 static const char *dir;
 
@@ -29,14 +32,14 @@ static bool is_told(const char *what)
     return access(path, F_OK) == 0;
 }
 
-static void say_pid(void)
+static void say(const char *name, int number)
 {
     char path[512];
-    snprintf(path, sizeof path, "%s/pids", dir);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
     FILE *file = fopen(path, "ae");
     if (file == NULL)
         return;
-    fprintf(file, "%d\n", (int)getpid());
+    fprintf(file, "%d\n", number);
     fclose(file);
 }
 
@@ -67,22 +70,44 @@ static bool read_request(int fd, char *request, size_t size)
     return true;
 }
 
-static void answer(int fd)
+static int held[HELD_MAX]; /* connections of chats that wait for their answer */
+static size_t n_held;
+
+static void reply(int fd, const char *status, const char *body)
 {
-    static const char chat[] =
-        "{\"model\":\"local\",\"choices\":[{\"message\":{\"content\":\"from the runtime\"},"
-        "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":3}}";
-    char request[65536];
-    if (!read_request(fd, request, sizeof request))
-        return;
-    bool loaded = is_told("loaded");
-    const char *body = !loaded                               ? "{\"error\":\"Loading model\"}"
-                       : strstr(request, "POST ") == request ? chat
-                                                             : "{\"status\":\"ok\"}";
     dprintf(fd,
             "HTTP/1.1 %s\r\nContent-Type: application/json\r\nConnection: close\r\n"
             "Content-Length: %zu\r\n\r\n%s",
-            loaded ? "200 OK" : "503 Service Unavailable", strlen(body), body);
+            status, strlen(body), body);
+    close(fd);
+}
+
+static void reply_chat(int fd)
+{
+    reply(fd, "200 OK",
+          "{\"model\":\"local\",\"choices\":[{\"message\":{\"content\":\"from the runtime\"},"
+          "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":1,"
+          "\"completion_tokens\":3}}");
+}
+
+static void answer(int fd)
+{
+    char request[65536];
+    if (!read_request(fd, request, sizeof request)) {
+        close(fd);
+        return;
+    }
+    bool chat = strstr(request, "POST ") == request;
+    if (chat)
+        say("calls", 1);
+    if (!is_told("loaded"))
+        reply(fd, "503 Service Unavailable", "{\"error\":\"Loading model\"}");
+    else if (!chat)
+        reply(fd, "200 OK", "{\"status\":\"ok\"}");
+    else if (is_told("slow") && n_held < HELD_MAX)
+        held[n_held++] = fd;
+    else
+        reply_chat(fd);
 }
 
 static int serve(int listener)
@@ -95,13 +120,14 @@ static int serve(int listener)
             return 3;
         }
         leak();
+        while (n_held > 0 && !is_told("slow"))
+            reply_chat(held[--n_held]);
         if (n <= 0 || is_told("hang"))
             continue;
         int fd = accept(listener, NULL, NULL);
         if (fd < 0)
             continue;
         answer(fd);
-        close(fd);
     }
 }
 
@@ -113,7 +139,7 @@ int main(int argc, char **argv)
         return 2;
     }
     dir = argv[2];
-    say_pid();
+    say("pids", (int)getpid());
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons((uint16_t)atoi(argv[1])),
                                   .sin_addr = {htonl(INADDR_LOOPBACK)}};

@@ -64,6 +64,58 @@ static void a_runtime_of_our_own_is_loading_until_it_is_healthy(void **ctx)
     IS(ollama, 0, "cold");
 }
 
+static void a_load_counts_as_a_reload_only_where_the_model_was_warm(void **ctx)
+{
+    (void)ctx;
+    struct arm_state state;
+    arm_state_init(&state, "ollama", NULL, true, false);
+    bool warm = arm_state_call(&state, 0);
+    assert_false(warm);
+    assert_false(arm_state_call(&state, 1)); /* waits for the same load */
+    arm_state_load(&state, warm, 3000);
+    assert_int_equal(state.reloads, 0);
+    arm_state_token(&state);
+    arm_state_end(&state, 3000);
+    warm = arm_state_call(&state, 4000);
+    assert_true(warm);
+    arm_state_load(&state, warm, 80); /* Ollama says so much of a model that is loaded */
+    arm_state_load(&state, warm, -1);
+    assert_int_equal(state.reloads, 0);
+    assert_true(state.load_ms == 3000);
+    arm_state_load(&state, warm, 2500);
+    assert_int_equal(state.reloads, 1);
+    assert_true(state.load_ms == 2500);
+}
+
+static void a_load_after_keep_alive_is_none(void **ctx)
+{
+    (void)ctx;
+    struct arm_state state;
+    arm_state_init(&state, "ollama", "1s", true, false);
+    arm_state_call(&state, 0);
+    arm_state_token(&state);
+    arm_state_end(&state, 10);
+    bool warm = arm_state_call(&state, 1010);
+    assert_false(warm);
+    arm_state_load(&state, warm, 3000);
+    assert_int_equal(state.reloads, 0);
+}
+
+static void a_server_that_does_not_listen_has_loaded_nothing(void **ctx)
+{
+    (void)ctx;
+    struct arm_state state;
+    arm_state_init(&state, "ollama", NULL, true, false);
+    arm_state_call(&state, 0);
+    arm_state_token(&state);
+    arm_state_end(&state, 10);
+    IS(state, 20, "warm");
+    arm_state_call(&state, 20);
+    arm_state_lost(&state);
+    arm_state_end(&state, 21);
+    IS(state, 21, "cold");
+}
+
 static void what_is_not_local_has_no_state(void **ctx)
 {
     (void)ctx;
@@ -94,6 +146,9 @@ int main(void)
         cmocka_unit_test(a_call_under_way_keeps_it_warm),
         cmocka_unit_test(a_call_that_failed_warms_nothing),
         cmocka_unit_test(a_runtime_of_our_own_is_loading_until_it_is_healthy),
+        cmocka_unit_test(a_load_counts_as_a_reload_only_where_the_model_was_warm),
+        cmocka_unit_test(a_load_after_keep_alive_is_none),
+        cmocka_unit_test(a_server_that_does_not_listen_has_loaded_nothing),
         cmocka_unit_test(what_is_not_local_has_no_state),
         cmocka_unit_test(keep_alive_is_read_as_the_runtimes_write_it),
     };
