@@ -151,14 +151,19 @@ static struct bytes encode_record(const struct message *message)
 
 struct queue_node testbed_node(const char *id, const char *prompt)
 {
+    return testbed_role_node(id, "general", prompt);
+}
+
+struct queue_node testbed_role_node(const char *id, const char *role, const char *prompt)
+{
     struct message work = {.type = MESSAGE_work,
                            .work = {.kind = "run",
                                     .title = id,
-                                    .role = "general",
+                                    .role = role,
                                     .prompt = {prompt, strlen(prompt)},
                                     .temperature = -1}};
     struct message meta = {.type = MESSAGE_meta,
-                           .meta = {.kind = "run", .role = "general", .title = id}};
+                           .meta = {.kind = "run", .role = role, .title = id}};
     return (struct queue_node){
         .id = id, .max_attempts = 3, .work = encode_record(&work), .meta = encode_record(&meta)};
 }

@@ -7,7 +7,7 @@
 #include "common/queue.h"
 #include "tests/lib/fixture.h"
 
-#define TESTBED_WORKERS 4
+#define TESTBED_WORKERS 12
 
 struct testbed {
     struct fixture fixture;
@@ -37,5 +37,6 @@ json_t *testbed_sim(const struct testbed *testbed, const char *what);
 /* A subtask of role general that asks for `prompt`; its records live until
  * testbed_release(). */
 struct queue_node testbed_node(const char *id, const char *prompt);
+struct queue_node testbed_role_node(const char *id, const char *role, const char *prompt);
 
 #endif
