@@ -12,10 +12,9 @@
 #define REPEAT_MAX_MS 2000
 #define REPEAT_ERRORS 10 /* how often an answer that is an error is asked for again */
 #define COMMITS_MAX 256  /* sent and not answered; the others' answers are not copied meanwhile */
-/* Until calls under way may have left room in a budget. A wait ends with the hundredth attempt,
- * which must be hours away. */
+/* Until calls under way may have left room in a budget, which is not to lie idle for long. */
 #define BUDGET_WAIT_MS 500
-#define BUDGET_WAIT_MAX_MS 60000
+#define BUDGET_WAIT_MAX_MS 8000
 
 static void ask_queue(struct attempt *attempt)
 {
