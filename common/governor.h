@@ -110,6 +110,9 @@ struct governor_report {
 void governor_settle(struct governor *governor, const struct governor_permit *permit,
                      const char *arm, const struct governor_report *report);
 
+/* Whether the pool has a key besides this one (a fingerprint) that may be used now, by what this
+ * worker knows. */
+bool governor_has_other_key(const struct governor *governor, const char *key);
 /* Whether the arm's breaker is open now, by what this worker knows. */
 bool governor_arm_open(const struct governor *governor, const char *arm);
 /* Calls that could start now, by what this worker knows: credit beyond it would only wait.

@@ -130,6 +130,18 @@ int64_t governor_keys_ms(const struct governor *governor)
     return least;
 }
 
+bool governor_has_other_key(const struct governor *governor, const char *name)
+{
+    int64_t now = clock_ms();
+    for (size_t i = 0; i < governor->n_keys; i++) {
+        const struct governor_key *key = &governor->keys[i];
+        if ((key->state == GOVERNOR_KEY_OK || key_is_over(key, now)) &&
+            strcmp(key->name, name) != 0)
+            return true;
+    }
+    return false;
+}
+
 /* --- arms --------------------------------------------------------------------------------- */
 
 struct governor_arm *governor_arm(const struct governor *governor, const char *name)

@@ -207,6 +207,16 @@ static void check_model(struct attempt *attempt, struct provider_reply *reply)
                             text, model->alias);
 }
 
+/* What is wrong with a key is not wrong with the arm: while the pool has another one, the subtask
+ * may run there again at once. */
+static bool may_use_other_key(const struct attempt *attempt, enum error_class class_)
+{
+    const struct governor *governor = attempt->all->options.governor;
+    bool of_key = class_ == CLASS_AUTH || class_ == CLASS_QUOTA || class_ == CLASS_RATE_LIMITED;
+    return of_key && governor != NULL && attempt->key != NULL &&
+           governor_has_other_key(governor, key_fingerprint(attempt->key));
+}
+
 static void call_done(void *ctx, struct exchange_report *report)
 {
     struct attempt *attempt = ctx;
@@ -232,16 +242,19 @@ static void call_done(void *ctx, struct exchange_report *report)
         attempt_succeed(attempt, report);
         return;
     }
-    attempt_fail_with(attempt,
-                      &(struct attempt_verdict){
-                          .result = "failed",
-                          .class_ = reply->error,
-                          .action = error_class_action(reply->error),
-                          .backoff_ms = backoff_failed(&all->random, reply->error,
-                                                       reply->retry_after_ms, attempt->attempt),
-                          .reason = reply->error_text,
-                      },
-                      report);
+    bool again = may_use_other_key(attempt, reply->error);
+    attempt_fail_with(
+        attempt,
+        &(struct attempt_verdict){
+            .result = "failed",
+            .class_ = reply->error,
+            .action = again ? ERROR_WAIT : error_class_action(reply->error),
+            .backoff_ms = again ? 0
+                                : backoff_failed(&all->random, reply->error, reply->retry_after_ms,
+                                                 attempt->attempt),
+            .reason = reply->error_text,
+        },
+        report);
 }
 
 /* The smaller of two limits of which 0 is none. */
