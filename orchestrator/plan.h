@@ -50,8 +50,9 @@ int plan_parse_answer(struct plan **ret, const struct config *config, const char
 /* One subtask with that text; role may be NULL (the default role), model may be NULL. */
 int plan_single(struct plan **ret, const struct config *config, const char *text, const char *role,
                 const char *model, struct err *err);
-/* Turns every subtask into one whose prompt becomes a vector, by the model that it names or else
- * the first that makes embeddings; nothing is synthesized. 0; -EINVAL: there is no such model. */
+/* Turns every subtask into one whose prompt becomes a vector, by the model that it names, those of
+ * its role that may make embeddings, or else the first that does; nothing is synthesized. 0;
+ * -EINVAL: there is no such model. */
 int plan_embed(struct plan *plan, const struct config *config, struct err *err);
 void plan_free(struct plan **plan); /* accepts NULL */
 

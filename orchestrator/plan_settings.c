@@ -151,9 +151,23 @@ static bool embeds(const struct config_model *model)
     return model_registry_has(model->capabilities, model->n_capabilities, "embeddings");
 }
 
+/* Whether the role names a model that makes embeddings, or that nothing is known of. */
+static bool role_embeds(const struct config *config, const char *name)
+{
+    const struct config_role *role = config_role(config, name);
+    for (size_t i = 0; role != NULL && i < role->n_models; i++) {
+        const struct config_model *model = config_model(config, role->models[i]);
+        if (model != NULL && (model->n_capabilities == 0 || embeds(model)))
+            return true;
+    }
+    return false;
+}
+
 int plan_settings_embed(struct plan_subtask *subtask, const struct config *config, struct err *err)
 {
     const struct config_model *found = NULL;
+    if (*subtask->model == '\0' && role_embeds(config, subtask->role))
+        return 0;
     if (*subtask->model != '\0') {
         const struct config_model *model = config_model(config, subtask->model);
         if (model != NULL && model->n_capabilities > 0 && !embeds(model))

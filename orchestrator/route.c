@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "orchestrator/route_models.h"
 #include "schemas/error_class.h"
 
@@ -244,6 +245,21 @@ int route_arms(const struct config *config, const struct route_ask *ask, struct 
     if (rc == 0)
         order(&choice, ret);
     route_models_release(&choice.models);
+    return rc;
+}
+
+int route_check(const struct config *config, const struct queue_node *node, struct err *err)
+{
+    struct route_models models;
+    struct message meta;
+    if (config->n_models == 0)
+        return 0;
+    if (message_decode_as(&meta, MESSAGE_meta, node->meta.data, node->meta.len) != 0)
+        return err_set(err, -EINVAL, "subtask `%s` cannot be read", node->id);
+    struct route_ask ask = {.meta = &meta.meta, .wall_ms = clock_wall_ms()};
+    int rc = route_models_find(&models, config, &ask, err);
+    route_models_release(&models);
+    message_release(&meta);
     return rc;
 }
 

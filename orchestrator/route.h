@@ -7,6 +7,7 @@
 
 #include "common/config.h"
 #include "common/err.h"
+#include "common/queue.h"
 #include "schemas/buf.h"
 #include "schemas/message.h"
 
@@ -46,6 +47,10 @@ struct route_ask {
  * if no window of that is large enough, -ENODATA if all of it is avoided, or runs already. */
 int route_arms(const struct config *config, const struct route_ask *ask, struct route *ret,
                struct err *err);
+
+/* Whether something may run a subtask that is to be submitted. -ENOENT with the reason when nothing
+ * may; 0 without models, too: a machine that only submits need not know them. */
+int route_check(const struct config *config, const struct queue_node *node, struct err *err);
 
 /* Appends why the subtask waits when no worker serves any of these arms, and what to start. */
 void route_unserved(const struct config *config, const struct route *route, struct buf *out);

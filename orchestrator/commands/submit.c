@@ -14,6 +14,7 @@
 #include "orchestrator/plan_images.h"
 #include "orchestrator/progress_watch.h"
 #include "orchestrator/render.h"
+#include "orchestrator/route.h"
 #include "orchestrator/task_json.h"
 
 #define TITLE_COLUMNS 80
@@ -200,15 +201,14 @@ static int nodes_of_text(const struct invocation *invocation, const struct confi
     make_title(submission, text);
     if (!invocation_has(invocation, "no-plan"))
         return plan_to_planner_nodes(&submission->nodes, config, text, NULL, NULL, err);
-    struct plan *plan;
+    struct plan *plan = NULL;
     int rc = plan_single(&plan, config, text, invocation_value(invocation, "role"),
                          invocation_value(invocation, "model"), err);
-    if (rc == 0)
-        plan->subtasks[0].embed = invocation_has(invocation, "embed");
+    if (rc == 0 && invocation_has(invocation, "embed"))
+        rc = plan_embed(plan, config, err);
     if (rc == 0)
         rc = plan_to_nodes(&submission->nodes, plan, config, text, err);
-    if (rc == 0)
-        plan_free(&plan);
+    plan_free(&plan);
     return rc;
 }
 
@@ -300,6 +300,9 @@ static int make_task(const struct invocation *invocation, const struct config *c
         rc = read_overrides(invocation, submission, &err);
     if (rc == 0)
         rc = plan_overrides_apply(&submission->nodes, &submission->overrides, &err);
+    /* What nothing may run would wait for ever. */
+    for (size_t i = 0; rc == 0 && i < submission->nodes.n_nodes; i++)
+        rc = route_check(config, &submission->nodes.nodes[i], &err);
     if (rc != 0)
         return command_fail(invocation, EXIT_USAGE, "%s", err.text);
     for (size_t i = 0; i < submission->nodes.n_nodes; i++)

@@ -29,6 +29,8 @@ static const char config_format[] =
     "  slow: {provider: sim, name: slow, local: true}\n"
     "  flaky: {provider: sim, name: flaky, local: true}\n"
     "  files: {provider: sim, name: files, local: true}\n"
+    "  chat: {provider: sim, capabilities: [json_schema]}\n"
+    "  vector: {provider: sim, capabilities: [embeddings]}\n"
     "workers:\n"
     "  - {name: w0, provider: sim, concurrency: 16}\n"
     "roles:\n"
@@ -40,10 +42,11 @@ static const char config_format[] =
     "  writer: {models: [m]}\n"
     "  architect: {models: [m]}\n"
     "  reviewer: {models: [m]}\n"
+    "  talker: {models: [chat]}\n"
     "queue: {max_attempts: 1}\n";
 
 static const char scenario[] =
-    "models: [m, slow, flaky, files]\n"
+    "models: [m, slow, flaky, files, chat, vector]\n"
     "rules:\n"
     "  - match: {model: slow}\n"
     "    reply: {text: \"one two three four five six seven eight nine ten\"}\n"
@@ -315,6 +318,27 @@ static void a_failed_task_says_why_and_is_retried(void **state)
     assert_string_equal(out.data, "well again\n");
 }
 
+static void what_nothing_may_run_is_refused_at_once(void **state)
+{
+    (void)state;
+    assert_int_equal(RUN("submit", "hi", "--no-plan", "--offline", "--model", "chat"), 2);
+    assert_true(in(&errors, "offline and model `chat` is not local"));
+    assert_int_equal(RUN("submit", "hi", "--no-plan", "--offline", "--role", "talker"), 2);
+    assert_true(in(&errors, "role `talker` has no local model"));
+    assert_int_equal(RUN("submit", "hi", "--no-plan", "--embed", "--model", "chat"), 2);
+    assert_true(in(&errors, "makes no embeddings"));
+}
+
+static void a_vector_is_made_by_a_model_that_makes_vectors(void **state)
+{
+    (void)state;
+    assert_int_equal(RUN("submit", "hi", "--no-plan", "--embed", "--role", "talker", "--json"), 0);
+    json_t *task = parsed();
+    assert_string_equal(json_str(json_path(task, "subtasks.0"), "model", ""), "vector");
+    assert_int_equal(strncmp(json_str(task, "result", ""), "[[", 2), 0);
+    json_decref(task);
+}
+
 static void the_result_is_alone_on_standard_output(void **state)
 {
     (void)state;
@@ -453,7 +477,7 @@ static void status_knows_every_process(void **state)
     assert_string_equal(json_str(worker, "name", ""), "w0");
     assert_string_equal(json_str(worker, "provider", ""), "sim");
     assert_true(json_int(worker, "pid", 0) > 1);
-    assert_int_equal(json_array_size(json_get(worker, "arms")), 4);
+    assert_int_equal(json_array_size(json_get(worker, "arms")), 6);
     assert_int_equal(json_int(worker, "concurrency", 0), 16);
     assert_true(json_int(worker, "credit", -1) >= 0);
     assert_non_null(json_get(worker, "gpu"));
@@ -639,6 +663,8 @@ int main(void)
         cmocka_unit_test(bad_input_is_refused_before_anything_starts),
         cmocka_unit_test(submit_starts_the_stack_and_plans_runs_and_synthesizes),
         cmocka_unit_test(a_failed_task_says_why_and_is_retried),
+        cmocka_unit_test(what_nothing_may_run_is_refused_at_once),
+        cmocka_unit_test(a_vector_is_made_by_a_model_that_makes_vectors),
         cmocka_unit_test(the_result_is_alone_on_standard_output),
         cmocka_unit_test(a_plan_of_a_person_runs_as_it_is),
         cmocka_unit_test(files_leave_the_directory_never),
