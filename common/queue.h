@@ -218,6 +218,11 @@ void queue_cancel(struct queue *queue, const char *task, queue_fn *fn, void *ctx
  * numbers go on); what is done stays done, and a DONE event without timing is sent again for a plan
  * that was not expanded. OK, GONE, STALE when the task is not in such a state. */
 void queue_retry(struct queue *queue, const char *task, queue_fn *fn, void *ctx);
+/* The same with another budget: of the task from now on; -1: that stays. Tokens of a
+ * task that had none count from now. CONFLICT, and nothing changed, when more is spent and held
+ * already. */
+void queue_retry_within(struct queue *queue, const char *task, const struct queue_spend *budget,
+                        queue_fn *fn, void *ctx);
 
 /* One entry of a shard's outbox. */
 enum queue_event_kind {

@@ -1,6 +1,7 @@
 /* Working: what happens to one subtask. */
 #include "common/queue_internal.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -170,10 +171,18 @@ void queue_cancel(struct queue *queue, const char *task, queue_fn *fn, void *ctx
     sub_call(queue, SCRIPT_cancel, task, NULL, fn, ctx);
 }
 
+void queue_retry_within(struct queue *queue, const char *task, const struct queue_spend *budget,
+                        queue_fn *fn, void *ctx)
+{
+    struct queue_args *args = queue_begin(queue, task);
+    queue_args_printf(args, "%" PRId64, budget->nano_usd);
+    queue_args_printf(args, "%" PRId64, budget->tokens);
+    queue_settle_plain(queue, SCRIPT_retry, task, false, fn, ctx);
+}
+
 void queue_retry(struct queue *queue, const char *task, queue_fn *fn, void *ctx)
 {
-    queue_begin(queue, task);
-    queue_settle_plain(queue, SCRIPT_retry, task, false, fn, ctx);
+    queue_retry_within(queue, task, &(struct queue_spend){-1, -1}, fn, ctx);
 }
 
 void queue_forget(struct queue *queue, const char *task, queue_fn *fn, void *ctx)

@@ -13,7 +13,11 @@
 
 #include "common/log.h"
 #include "common/loop.h"
+#include "common/queue.h"
 #include "schemas/mem.h"
+
+#define BUDGET_MOST_USD 1000000
+#define BUDGET_MOST_TOKENS 1000000000000
 
 const struct command_option command_common_options[] = {
     {"config", 0, "FILE", "configuration file, instead of the usual places", false},
@@ -294,6 +298,25 @@ int invocation_int(const struct invocation *invocation, const char *option, int6
     }
     *ret = value;
     return 1;
+}
+
+int invocation_budget(const struct invocation *invocation, struct queue_spend *ret)
+{
+    const char *text = invocation_value(invocation, "budget");
+    if (text != NULL) {
+        char *end;
+        text += *text == '$';
+        double usd = strtod(text, &end);
+        if (end == text || *end != '\0' || !(usd >= 0 && usd <= BUDGET_MOST_USD)) {
+            command_fail(invocation, EXIT_USAGE,
+                         "--budget %.40s: give an amount in USD from 0 to %d, such as 0.50", text,
+                         BUDGET_MOST_USD);
+            return -EINVAL;
+        }
+        ret->nano_usd = (int64_t)llround(usd * 1e9);
+    }
+    int rc = invocation_int(invocation, "budget-tokens", 0, BUDGET_MOST_TOKENS, &ret->tokens);
+    return rc < 0 ? rc : 0;
 }
 
 int invocation_seconds(const struct invocation *invocation, const char *option, int64_t *ret_ms)

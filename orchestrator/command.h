@@ -55,6 +55,10 @@ int invocation_int(const struct invocation *invocation, const char *option, int6
                    int64_t max, int64_t *ret);
 /* Seconds, with a fraction if need be, as milliseconds; the same returns. */
 int invocation_seconds(const struct invocation *invocation, const char *option, int64_t *ret_ms);
+struct queue_spend;
+/* --budget and --budget-tokens: USD as nano USD, and tokens; what was not given stays as it is. 0;
+ * -EINVAL as above. */
+int invocation_budget(const struct invocation *invocation, struct queue_spend *ret);
 
 /* Prints "orchestrator NAME: text" on stderr. The sentence says what to do. Returns code. */
 int command_fail(const struct invocation *invocation, int code, const char *format, ...)

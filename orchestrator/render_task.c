@@ -170,7 +170,8 @@ static const struct {
     {CLASS_BAD_REQUEST, "check the model's name and settings: `orchestrator models`"},
     {CLASS_AUTH, "check the provider's key: `orchestrator doctor`"},
     {CLASS_TIMEOUT, "raise the provider's timeouts, or use a faster model"},
-    {CLASS_BUDGET, "raise the budget and `orchestrator retry`; what is done stays done"},
+    {CLASS_BUDGET,
+     "raise that budget, the task's with `orchestrator retry --budget`; what is done stays done"},
     {CLASS_WORKER_LOST, "look at the workers: `orchestrator status`"},
 };
 

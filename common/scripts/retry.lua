@@ -1,6 +1,7 @@
 #!lua
--- Dead and cancelled subtasks run again, with fresh attempts; what they still hold counts as spent. T. KEYS: also those
--- of the accounts. OK, GONE, STALE; {ACCOUNTS, names...}: whose keys are missing.
+-- Dead and cancelled subtasks run again, with fresh attempts; what they still hold counts as spent. T, the task's
+-- budget from now on in nano USD, and in tokens; -1: as it was. KEYS: also those of the accounts. OK, GONE, STALE,
+-- CONFLICT (of that more is spent and held already); {ACCOUNTS, names...}: whose keys are missing.
 -- include lib
 -- include lib_line
 -- include lib_ready
@@ -9,6 +10,25 @@
 local task = call('HMGET', task_key, 'state', 'chunks')
 if not task[1] then return 'GONE' end
 if (task[1] ~= 'FAILED' and task[1] ~= 'CANCELLED') or task[2] then return 'STALE' end
+local limits = {ARGV[2], ARGV[3]}
+-- Where there is nothing to change: nil. A task that had no budget knows what it has cost, but no tokens.
+local function new_budget()
+    if limits[1] == '-1' and limits[2] == '-1' then return nil end
+    local old = call('HMGET', task_key, 'budget', 'cost')
+    local sums = {match(old[1] or '0 0 ' .. (old[2] or 0) .. ' 0 0 0', '^(%d+) (%d+) (%d+) (%d+) (%d+) (%d+)( ?%l*)$')}
+    if not sums[1] then return error(redis.error_reply('DAMAGED budget is not readable in ' .. task_key)) end
+    for unit = 1, 2 do
+        if limits[unit] ~= '-1' then
+            sums[unit] = limits[unit]
+        end
+    end
+    return sums
+end
+local budget = new_budget()
+for unit = 1, budget and 2 or 0 do
+    local limit = tonumber(budget[unit])
+    if limit > 0 and limit < tonumber(budget[2 + unit]) + tonumber(budget[4 + unit]) then return 'CONFLICT' end
+end
 local all, state_of, deps = call('HGETALL', task_key), {}, {}
 local again, planners, held, holds = {}, {}, {}, {}
 for i = 1, #all, 2 do
@@ -52,6 +72,10 @@ end
 
 -- Nothing below may fail.
 local us = clock()
+budget = new_budget() -- with what has been settled
+if budget then
+    call('HSET', task_key, 'budget', concat(budget, ' ', 1, 6) .. budget[7])
+end
 call('HSET', task_key, 'state', 'RUNNING')
 call('HDEL', task_key, 'finished')
 call('ZREM', fin_key, T)

@@ -19,8 +19,6 @@
 
 #define TITLE_COLUMNS 80
 #define PRIORITY_MOST 1000000
-#define BUDGET_MOST_USD 1000000
-#define BUDGET_MOST_TOKENS 1000000000000
 
 static const struct command_option options[] = {
     {"file", 'f', "FILE", "attach the contents of FILE to the task", true},
@@ -411,22 +409,9 @@ static int submit(struct client *client, const struct invocation *invocation,
 static int read_budget(const struct invocation *invocation, const struct config *config,
                        struct queue_spend *ret)
 {
-    const char *text = invocation_value(invocation, "budget");
-    double usd = config->budget.task_usd;
-    char *end;
-    if (text != NULL) {
-        text += *text == '$';
-        usd = strtod(text, &end);
-        if (end == text || *end != '\0' || !(usd >= 0 && usd <= BUDGET_MOST_USD))
-            return command_fail(invocation, EXIT_USAGE,
-                                "--budget %.40s: give an amount in USD from 0 to %d, such as 0.50",
-                                text, BUDGET_MOST_USD);
-    }
-    ret->nano_usd = (int64_t)llround(usd * 1e9);
+    ret->nano_usd = (int64_t)llround(config->budget.task_usd * 1e9);
     ret->tokens = config->budget.task_tokens;
-    return invocation_int(invocation, "budget-tokens", 0, BUDGET_MOST_TOKENS, &ret->tokens) < 0
-               ? EXIT_USAGE
-               : EXIT_DONE;
+    return invocation_budget(invocation, ret) == 0 ? EXIT_DONE : EXIT_USAGE;
 }
 
 static int exec(struct invocation *invocation)

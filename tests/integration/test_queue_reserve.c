@@ -543,6 +543,60 @@ static void an_exhausted_budget_fails_the_task_and_keeps_what_is_done(void **sta
     assert_task(8, 0);
 }
 
+static int64_t raised_cents;
+
+static void retry_raised(struct queue *queue, const char *task, queue_fn *fn, void *ctx)
+{
+    queue_retry_within(queue, task, &(struct queue_spend){raised_cents * CENT, -1}, fn, ctx);
+}
+
+static enum queue_status retry_with(int64_t cents)
+{
+    raised_cents = cents;
+    return probe_task(&probe, retry_raised, T);
+}
+
+static void a_task_is_retried_with_a_larger_budget(void **state)
+{
+    (void)state;
+    submit(T, 2, (struct queue_spend){10 * CENT, 1000});
+    claim(T, "s0");
+    claim(T, "s1");
+    assert_int_equal(reserve("s0", "1-n", 10, 100), QUEUE_OK);
+    spends(8, 100);
+    assert_int_equal(probe_commit(&probe, T, "s0", "1-n"), QUEUE_OK);
+    probe.spent = NULL;
+    assert_int_equal(reserve("s1", "1-n", 5, 100), QUEUE_BUDGET);
+    assert_int_equal(probe_fail(&probe, T, "s1", "1-n", ERROR_DEAD, 0), QUEUE_DEAD);
+    assert_int_equal(retry_with(7), QUEUE_CONFLICT);
+    assert_string_equal(probe_read(&probe, T), "FAILED 1/2 s0=DONE s1=DEAD");
+    assert_int_equal(retry_with(13), QUEUE_OK);
+    assert_task(8, 0);
+    assert_int_equal(probe_claim(&probe, T, "s1", "m"), QUEUE_OK);
+    assert_int_equal(reserve("s1", "2-m", 6, 100), QUEUE_BUDGET);
+    assert_int_equal(reserve("s1", "2-m", 5, 901), QUEUE_BUDGET); /* tokens stay as they were */
+    assert_int_equal(reserve("s1", "2-m", 5, 900), QUEUE_OK);
+    assert_task(8, 5);
+}
+
+static void a_budget_that_comes_with_the_retry_counts_what_was_spent(void **state)
+{
+    (void)state;
+    submit(T, 2, (struct queue_spend){0, 0});
+    claim(T, "s0");
+    claim(T, "s1");
+    spends(8, 100);
+    assert_int_equal(probe_commit(&probe, T, "s0", "1-n"), QUEUE_OK);
+    probe.spent = NULL;
+    assert_int_equal(probe_fail(&probe, T, "s1", "1-n", ERROR_DEAD, 0), QUEUE_DEAD);
+    assert_int_equal(retry_with(7), QUEUE_CONFLICT);
+    assert_int_equal(retry_with(10), QUEUE_OK);
+    assert_task(8, 0);
+    assert_int_equal(probe_claim(&probe, T, "s1", "m"), QUEUE_OK);
+    assert_int_equal(reserve("s1", "2-m", 3, 0), QUEUE_BUDGET);
+    assert_int_equal(reserve("s1", "2-m", 2, 0), QUEUE_OK);
+}
+
 static void a_provider_that_charges_more_is_told_of(void **state)
 {
     (void)state;
@@ -644,6 +698,8 @@ int main(void)
         TEST(one_of_two_that_fails_is_settled_alone),
         TEST(both_of_two_count_when_their_lease_runs_out),
         TEST(an_exhausted_budget_fails_the_task_and_keeps_what_is_done),
+        TEST(a_task_is_retried_with_a_larger_budget),
+        TEST(a_budget_that_comes_with_the_retry_counts_what_was_spent),
         TEST(a_provider_that_charges_more_is_told_of),
         TEST(sums_stay_exact),
         TEST(attempts_without_a_budget_pay_nothing_for_it),
