@@ -62,10 +62,12 @@ static void open_stage(const char *yaml, const char *scenario, const char *nvml)
 }
 
 /* One worker `w` whose runtime is the child of a shell, as Ollama's and vLLM's are children. */
-static void open_runtime_stage(void)
+static void open_runtime_stage(bool looks)
 {
-    char yaml[2048];
+    char yaml[2048], health[128] = "";
     port = fixture_free_port();
+    if (looks)
+        snprintf(health, sizeof health, "    health: \"http://127.0.0.1:%d/health\"\n", port);
     snprintf(yaml, sizeof yaml,
              "providers: {p: {api: llamacpp, base_url: \"http://127.0.0.1:%d\"}}\n"
              "models: {m: {provider: p, name: local}}\n"
@@ -75,10 +77,10 @@ static void open_runtime_stage(void)
              "    concurrency: 2\n"
              "    gpu: 0\n"
              "    launch: [/bin/sh, -c, '%s/test-runtime %d $ORCHESTRATOR_HOME & wait $!']\n"
-             "    health: \"http://127.0.0.1:%d/health\"\n"
+             "%s"
              "    hang_ms: 1000\n"
              "roles: {general: {models: [m]}}\n",
-             port, getenv("ORCH_BIN"), port, port);
+             port, getenv("ORCH_BIN"), port, health);
     open_stage(yaml, NULL, "fake-nvml.so");
 }
 
@@ -246,7 +248,7 @@ static void work_waits_while_the_model_loads_and_everyone_sees_that_it_does(void
     (void)state;
     char id[64];
     const bool known = true;
-    open_runtime_stage();
+    open_runtime_stage(true);
     start_worker("w");
     assert_true(in_tap("worker.w.loading"));
     wait_state("w", "loading");
@@ -277,7 +279,7 @@ static void calls_that_a_runtime_takes_with_it_are_made_again_when_it_is_back(vo
 {
     (void)state;
     char id[64];
-    open_runtime_stage();
+    open_runtime_stage(true);
     tell("loaded");
     tell("slow");
     start_worker("w");
@@ -296,7 +298,7 @@ static void a_runtime_that_hangs_is_replaced(void **state)
 {
     (void)state;
     char id[64];
-    open_runtime_stage();
+    open_runtime_stage(true);
     tell("loaded");
     start_worker("w");
     wait_state("w", "warm");
@@ -314,7 +316,7 @@ static void while_its_port_is_taken_it_gets_no_work(void **state)
 {
     (void)state;
     char id[64], text[16];
-    open_runtime_stage();
+    open_runtime_stage(true);
     tell("loaded");
     snprintf(text, sizeof text, "%d", port);
     pid_t other = fixture_spawn(&testbed.fixture, "other.log",
@@ -334,7 +336,7 @@ static void a_drain_ends_the_calls_first_and_then_all_of_the_runtime(void **stat
 {
     (void)state;
     char id[64];
-    open_runtime_stage();
+    open_runtime_stage(true);
     tell("loaded");
     tell("slow");
     start_worker("w");
@@ -354,13 +356,23 @@ static void a_drain_ends_the_calls_first_and_then_all_of_the_runtime(void **stat
 static void a_killed_worker_leaves_no_orphan(void **state)
 {
     (void)state;
-    open_runtime_stage();
+    open_runtime_stage(true);
     tell("loaded");
     start_worker("w");
     wait_state("w", "warm");
     int runtime = wait_line("pids", 1);
     fixture_kill(&testbed.fixture, worker, SIGKILL);
     assert_true(fixture_wait(is_gone, &runtime, WAIT_MS));
+}
+
+/* Without a health URL it is usable at once: before the worker knows of any tap. */
+static void what_a_runtime_did_before_anyone_listened_is_told(void **state)
+{
+    (void)state;
+    open_runtime_stage(false);
+    start_worker("w");
+    assert_true(in_tap("healthy after "));
+    wait_state("w", "warm");
 }
 
 /* Workers without a runtime, of another configuration for the same machine. */
@@ -469,6 +481,19 @@ static void a_load_in_spite_of_a_warm_model_is_told(void **state)
     assert_true(in_tap("worker.w.note"));
 }
 
+static void a_server_that_went_away_has_no_model_loaded(void **state)
+{
+    (void)state;
+    char id[64];
+    open_ollama_stage("");
+    submit(1, id);
+    is_done(id, 1, 1);
+    assert_true(in_tap("worker.w.warm"));
+    fixture_kill(&testbed.fixture, testbed.sim, SIGKILL);
+    submit(1, id);
+    assert_true(in_tap("worker.w.cold"));
+}
+
 #define LOCAL_TEST(test) cmocka_unit_test_teardown(test, close_stage)
 
 int main(void)
@@ -480,10 +505,12 @@ int main(void)
         LOCAL_TEST(while_its_port_is_taken_it_gets_no_work),
         LOCAL_TEST(a_drain_ends_the_calls_first_and_then_all_of_the_runtime),
         LOCAL_TEST(a_killed_worker_leaves_no_orphan),
+        LOCAL_TEST(what_a_runtime_did_before_anyone_listened_is_told),
         LOCAL_TEST(two_workers_on_one_gpu_are_refused_unless_they_share_it),
         LOCAL_TEST(where_no_lock_can_be_made_a_worker_says_so_and_serves),
         LOCAL_TEST(a_model_is_loaded_by_a_call_and_cold_after_its_keep_alive),
         LOCAL_TEST(a_load_in_spite_of_a_warm_model_is_told),
+        LOCAL_TEST(a_server_that_went_away_has_no_model_loaded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

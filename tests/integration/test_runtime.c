@@ -259,21 +259,6 @@ static bool is_gone(void *ctx)
     return gone;
 }
 
-static void closing_ends_the_whole_process_group(void **state)
-{
-    (void)state;
-    static char sh[] = "/bin/sh", c[] = "-c", script[256];
-    char *argv[] = {sh, c, script};
-    snprintf(script, sizeof script, "sleep 1000 & echo $! >> %s; trap '' TERM; wait", pid_path);
-    struct runtime_options options = {
-        .loop = &loop, .http = http, .name = "w1", .argv = argv, .n_argv = 3, .log = log_path};
-    assert_int_equal(runtime_open(&runtime, &options, health_changed, NULL, NULL), 0);
-    assert_true(wait_count(&ups, 1));
-    pid_t child = said(1);
-    runtime_close(&runtime);
-    assert_true(fixture_wait(is_gone, &child, 10000));
-}
-
 /* A runtime that is a shell script, without a health URL. */
 static void open_script(const char *text, const struct runtime_options *more)
 {
@@ -289,6 +274,30 @@ static void open_script(const char *text, const struct runtime_options *more)
     options.log = log_path;
     options.news = take_news;
     assert_int_equal(runtime_open(&runtime, &options, health_changed, NULL, NULL), 0);
+}
+
+static void closing_lets_it_end_well_and_ends_what_is_left_of_its_group(void **state)
+{
+    (void)state;
+    open_script("sh -c 'trap \"\" TERM; echo $$ >> $ORCHESTRATOR_HOME/pids; exec sleep 1000' & "
+                "trap 'echo ending well; exit 0' TERM; echo ready; wait",
+                &(struct runtime_options){0});
+    assert_true(wait_count(&ups, 1));
+    pid_t child = said(1);
+    assert_true(fixture_wait_text(&fixture, "runtime.log", "ready", 10000));
+    runtime_close(&runtime);
+    assert_true(fixture_wait_text(&fixture, "runtime.log", "ending well", 10000));
+    assert_true(fixture_wait(is_gone, &child, 10000));
+}
+
+static void one_that_ignores_the_signal_is_killed(void **state)
+{
+    (void)state;
+    open_script("trap '' TERM; echo $$ >> $ORCHESTRATOR_HOME/pids; exec sleep 1000",
+                &(struct runtime_options){0});
+    pid_t leader = said(1);
+    runtime_close(&runtime);
+    assert_true(is_gone(&leader));
 }
 
 static void it_runs_on_the_cpus_near_its_gpu(void **state)
@@ -367,7 +376,8 @@ int main(void)
         RUNTIME_TEST(it_runs_on_the_cpus_near_its_gpu),
         RUNTIME_TEST(one_that_dies_at_once_is_started_again_ever_more_slowly),
         RUNTIME_TEST(who_comes_later_can_be_told),
-        RUNTIME_TEST(closing_ends_the_whole_process_group),
+        RUNTIME_TEST(closing_lets_it_end_well_and_ends_what_is_left_of_its_group),
+        RUNTIME_TEST(one_that_ignores_the_signal_is_killed),
         RUNTIME_TEST(a_command_that_does_not_exist_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
