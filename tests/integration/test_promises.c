@@ -263,6 +263,27 @@ static void whatever_fails_the_bill_stays_within_the_budget(void **state)
     }
 }
 
+/* Nothing but the kill goes wrong: what is known to have been spent is exact for all other calls.
+ */
+static void what_a_killed_worker_has_spent_is_counted(void **state)
+{
+    (void)state;
+    char id[TASK_ID_SIZE];
+    struct stage_task task = {.mark = "good", .n = 60, .budget = {.nano_usd = 20 * NANO}};
+    stage_open(stage, config, scenario, (const char *[]){"wa", NULL});
+    stage_submit(stage, &task, id);
+    wait_for_calls(20);
+    fixture_kill(&stage->testbed.fixture, stage->testbed.workers[0], SIGKILL);
+    testbed_start_worker(&stage->testbed, 0, "wa");
+    struct stage_view view = stage_wait(stage, id);
+    json_t *calls = stage_calls(stage), *stats = testbed_sim(&stage->testbed, "stats");
+    assert_int_equal(view.state, TASK_DONE);
+    assert_true(json_int(stats, "cut", 0) > 0);
+    assert_covers("good", view.spent, stage_bill(stage, calls, "good"));
+    json_decref(stats);
+    json_decref(calls);
+}
+
 /* Every answer of cheap stalls; what dear then does instead costs three times as much. */
 static void hedges_are_paid_for_out_of_the_budget(void **state)
 {
@@ -405,6 +426,7 @@ int main(void)
         cmocka_unit_test_teardown(a_task_that_fits_finishes_and_costs_what_is_billed, teardown),
         cmocka_unit_test_teardown(what_would_be_too_dear_is_done_by_a_cheaper_arm, teardown),
         cmocka_unit_test_teardown(whatever_fails_the_bill_stays_within_the_budget, teardown),
+        cmocka_unit_test_teardown(what_a_killed_worker_has_spent_is_counted, teardown),
         cmocka_unit_test_teardown(hedges_are_paid_for_out_of_the_budget, teardown),
         cmocka_unit_test_teardown(tokens_are_kept_to_likewise, teardown),
         cmocka_unit_test_teardown(a_day_and_a_role_have_budgets_over_all_tasks, teardown),

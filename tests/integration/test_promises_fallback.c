@@ -144,7 +144,7 @@ static const char arms_config[] =
     "           key: [env:KEY_SLOW, env:KEY_GOOD]}\n"
     "models:\n"
     "  cheap: {provider: a, context: 8000, price: {input: 1, output: 5}}\n"
-    "  other: {provider: a, context: 8000, price: {input: 1, output: 5}}\n"
+    "  other: {provider: b, context: 8000, price: {input: 1, output: 5}}\n"
     "  hangs: {provider: a}\n"
     "  dear: {provider: b, context: 200000, price: {input: 10, output: 50}}\n"
     "  pooled: {provider: keys}\n"
