@@ -103,6 +103,7 @@ static int encode_records(struct queue_node *node, const struct config *config,
                           .model = source->model,
                           .title = title,
                           .offline = config->offline,
+                          .images = work.work.images.len > 0,
                           .prompt_tokens = (int64_t)((bytes + TOKEN_BYTES - 1) / TOKEN_BYTES)};
     int rc = encode(&node->work, &work, source->id, err);
     return rc != 0 ? rc : encode(&node->meta, &meta, source->id, err);

@@ -10,6 +10,12 @@ static bool is_empty(const char *text)
     return text == NULL || *text == '\0';
 }
 
+/* The images are for the planner and for what runs. */
+static bool shows_images(const struct plan_overrides *overrides, const char *kind)
+{
+    return !is_empty(overrides->images) && (strcmp(kind, "run") == 0 || strcmp(kind, "plan") == 0);
+}
+
 /* Encodes the record anew in place of the old one. */
 static int replace(struct bytes *record, const struct message *message, const char *id,
                    struct err *err)
@@ -35,7 +41,6 @@ static int change_work(struct queue_node *node, const struct plan_overrides *ove
     if (rc != 0)
         return err_set(err, rc, "subtask `%s` cannot be read", node->id);
     struct msg_work *work = &message.work;
-    bool runs = strcmp(work->kind, "run") == 0;
     if (overrides->no_cache)
         work->cache = "off";
     if (overrides->has_seed) {
@@ -44,7 +49,7 @@ static int change_work(struct queue_node *node, const struct plan_overrides *ove
     }
     if (!is_empty(overrides->effort))
         work->effort = overrides->effort;
-    if (!is_empty(overrides->images) && (runs || strcmp(work->kind, "plan") == 0))
+    if (shows_images(overrides, work->kind))
         work->images = (struct bytes){overrides->images, strlen(overrides->images)};
     rc = replace(&node->work, &message, node->id, err);
     message_release(&message);
@@ -59,6 +64,7 @@ static int change_meta(struct queue_node *node, const struct plan_overrides *ove
     if (rc != 0)
         return err_set(err, rc, "subtask `%s` cannot be read", node->id);
     message.meta.offline |= overrides->offline;
+    message.meta.images |= shows_images(overrides, message.meta.kind);
     rc = replace(&node->meta, &message, node->id, err);
     message_release(&message);
     return rc;

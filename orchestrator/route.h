@@ -33,10 +33,10 @@ struct route_ask {
  * when it names none, all: local ones first, then by price, those without a known one last.
  *
  * Left out are: models without a tag that the role asks for; those that are not local when the task
- * or the config is offline; those that don't make embeddings, for kind `embed`; those whose window
- * is known to be too small, while others remain; for a hedge the model that runs. After a failure
- * of class context_too_long only models with a larger window than the one that failed remain (0,
- * unknown, counts as larger).
+ * or the config is offline; those that don't make embeddings, for kind `embed`, or that read no
+ * images where some are shown; those whose window is known to be too small, while others remain;
+ * for a hedge the model that runs. After a failure of class context_too_long only models with a
+ * larger window than the one that failed remain (0, unknown, counts as larger).
  *
  * A model of which an arm is avoided is left out, unless only such ones remain that other workers
  * serve at other places. One of which an arm is avoided for some ms stays a candidate that may be

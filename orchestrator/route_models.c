@@ -126,6 +126,14 @@ static bool may_embed(const struct config_model *model, const void *ctx)
            has_word(model->capabilities, model->n_capabilities, "embeddings");
 }
 
+/* One of which nothing is known is tried. */
+static bool may_see(const struct config_model *model, const void *ctx)
+{
+    (void)ctx;
+    return model->n_capabilities == 0 ||
+           has_word(model->capabilities, model->n_capabilities, "images");
+}
+
 /* What can embed and nothing else is no model to talk to. */
 static bool may_talk(const struct config_model *model, const void *ctx)
 {
@@ -186,6 +194,22 @@ static int keep_embedders(struct route_models *models, const char *asked, struct
                    models->role->name);
 }
 
+static int keep_seeing(struct route_models *models, const char *asked, struct err *err)
+{
+    route_models_keep(models, may_see, NULL);
+    if (models->count > 0)
+        return 0;
+    if (*asked != '\0')
+        return err_set(err, -ENOENT,
+                       "model `%.64s` reads no images: choose one that has images among its "
+                       "capabilities",
+                       asked);
+    return err_set(err, -ENOENT,
+                   "no model of role `%s` reads images: give it one that has them among its "
+                   "capabilities",
+                   models->role->name);
+}
+
 static int keep_local(struct route_models *models, const struct route_ask *ask, struct err *err)
 {
     const char *who = ask->meta->offline ? "the task" : "routing.mode";
@@ -215,6 +239,8 @@ int route_models_find(struct route_models *ret, const struct config *config,
     rc = keep_tagged(ret, meta->model, err);
     if (rc == 0 && embeds)
         rc = keep_embedders(ret, meta->model, err);
+    if (rc == 0 && meta->images)
+        rc = keep_seeing(ret, meta->model, err);
     if (rc == 0 && (config->offline || meta->offline))
         rc = keep_local(ret, ask, err);
     if (rc != 0)

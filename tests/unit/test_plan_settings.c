@@ -288,6 +288,7 @@ static void overrides_win_over_roles_and_plans(void **state)
         assert_true(meta.meta.offline);
         /* the synthesizer sees results, not images */
         assert_true((work.work.images.len > 0) == (i < 2));
+        assert_true(meta.meta.images == (i < 2));
         message_release(&work);
         message_release(&meta);
     }

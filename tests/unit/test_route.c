@@ -190,6 +190,28 @@ static void only_models_with_all_tags_of_the_role_may_run_it(void **state)
     models[2].n_tags = roles[2].n_tags = 0;
 }
 
+static void only_models_that_may_read_images_are_shown_some(void **state)
+{
+    (void)state;
+    char *sees[] = {"tools", "images"}, *blind[] = {"tools"};
+    struct msg_meta meta = {.kind = "run", .role = "coder", .model = "", .images = true};
+    struct route_ask ask = {.meta = &meta};
+    models[1].capabilities = sees, models[1].n_capabilities = 2;
+    models[2].capabilities = blind, models[2].n_capabilities = 1;
+    assert_int_equal(route_arms(&config, &ask, &route, &err), 0);
+    assert_arms("sonnet haiku"); /* nothing is known of sonnet */
+    meta.model = "qwen";
+    assert_int_equal(route_arms(&config, &ask, &route, &err), -ENOENT);
+    assert_non_null(strstr(err.text, "`qwen` reads no images"));
+    meta.model = "";
+    models[0].capabilities = models[1].capabilities = blind;
+    models[0].n_capabilities = models[1].n_capabilities = 1;
+    assert_int_equal(route_arms(&config, &ask, &route, &err), -ENOENT);
+    assert_non_null(strstr(err.text, "role `coder` reads images"));
+    for (int i = 0; i < 3; i++)
+        models[i].capabilities = NULL, models[i].n_capabilities = 0;
+}
+
 static void only_what_may_embed_embeds_and_what_only_embeds_does_nothing_else(void **state)
 {
     (void)state;
@@ -368,6 +390,7 @@ int main(void)
         cmocka_unit_test(an_arm_asked_for_is_the_only_one),
         cmocka_unit_test(an_offline_task_gets_only_local_models),
         cmocka_unit_test(only_models_with_all_tags_of_the_role_may_run_it),
+        cmocka_unit_test(only_models_that_may_read_images_are_shown_some),
         cmocka_unit_test(only_what_may_embed_embeds_and_what_only_embeds_does_nothing_else),
         cmocka_unit_test(an_arm_that_is_blocked_for_a_while_stands_in_front_and_holds_nobody_up),
         cmocka_unit_test(words_that_only_look_like_a_time_are_arms),
