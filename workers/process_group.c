@@ -117,19 +117,23 @@ static int spawn(pid_t *ret, struct child *child)
     return error;
 }
 
-/* The leader dies with us by itself, but not what it has started: that is the guard's. It holds
- * nothing of ours but its end of the pipe, whose end it reads when we are gone. */
-static void guard_run(int lifeline, pid_t group)
+/* The leader dies with us by itself, but not what it has started: that is the guard's. Our end of
+ * the pipe closes when we are gone, however. The guard becomes a shell, which has nothing of ours:
+ * our memory and environment have keys. */
+static void guard_run(int lifeline, char *group)
 {
+    char name[] = "runtime-guard", option[] = "-c",
+         script[] = "read -r line; kill -s KILL -- \"-$0\"";
+    char *argv[] = {name, option, script, group, NULL}, *nothing[] = {NULL};
     char byte;
     setsid();
-    prctl(PR_SET_NAME, "runtime-guard");
-    if (lifeline > 0)
-        close_range(0, (unsigned)lifeline - 1, 0);
-    close_range((unsigned)lifeline + 1, ~0U, 0);
-    while (read(lifeline, &byte, 1) < 0 && errno == EINTR)
+    dup2(lifeline, STDIN_FILENO);
+    fcntl(STDIN_FILENO, F_SETFD, 0); /* where it was that already */
+    close_range(STDIN_FILENO + 1, ~0U, 0);
+    execve("/bin/sh", argv, nothing);
+    while (read(STDIN_FILENO, &byte, 1) < 0 && errno == EINTR)
         ;
-    kill(-group, SIGKILL);
+    kill((pid_t)-atoi(group), SIGKILL);
     _exit(0);
 }
 
@@ -137,11 +141,13 @@ static void guard_run(int lifeline, pid_t group)
 static void start_guard(struct process_group *group)
 {
     int lifeline[2];
+    char number[16];
+    snprintf(number, sizeof number, "%d", (int)group->leader);
     if (pipe2(lifeline, O_CLOEXEC) != 0)
         return;
     group->guard = fork();
     if (group->guard == 0)
-        guard_run(lifeline[0], group->leader);
+        guard_run(lifeline[0], number);
     close(lifeline[0]);
     group->lifeline = lifeline[1];
     if (group->guard > 0)
