@@ -125,12 +125,9 @@ static struct stage_view assert_used_up(const char *id, const char *mark)
     assert_covers(mark, view.spent, bill);
     assert_within(mark, bill, view.budget);
     assert_within(mark, view.spent, view.budget);
-    print_message("%s: %d of %d done, %zu calls in all; billed %.6f USD, %lld tokens; spent %.6f, "
-                  "%lld; limit %.6f, %lld; %s\n",
-                  mark, view.n_done, SUBTASKS, json_array_size(calls), (double)bill.nano_usd / 1e9,
-                  (long long)bill.tokens, (double)view.spent.nano_usd / 1e9,
-                  (long long)view.spent.tokens, (double)view.budget.nano_usd / 1e9,
-                  (long long)view.budget.tokens, view.reason);
+    print_message("%s: %d done; billed %.4f USD, %lld tokens; spent %.4f USD, %lld tokens; %s\n",
+                  mark, view.n_done, (double)bill.nano_usd / 1e9, (long long)bill.tokens,
+                  (double)view.spent.nano_usd / 1e9, (long long)view.spent.tokens, view.reason);
     json_decref(calls);
     return view;
 }

@@ -202,12 +202,12 @@ static void limits_hold_over_all_workers_and_are_used(void **state)
         collect(&uses, calls, "pool", rule);
         assert_limit("requests of a key", &uses, false, POOL_RPM);
     }
+    assert_int_equal(json_int(stats, "limited", -1), 0);
     /* Each key was used; of the last one no more than FEW at once were let in, and no fewer. */
     assert_int_equal(json_array_size(keys), 3 + KEYS);
     json_array_foreach (keys, i, key)
         peak = json_int(key, "requests", 0) == 40 * FEW ? json_int(key, "peak_running", 0) : peak;
     assert_int_equal(peak, FEW);
-    assert_int_equal(json_int(stats, "limited", -1), 0);
     json_decref(keys);
     json_decref(stats);
     json_decref(calls);
