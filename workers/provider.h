@@ -14,7 +14,7 @@
 #include "schemas/buf.h"
 #include "schemas/error_class.h"
 
-#define PROVIDER_ABI 2
+#define PROVIDER_ABI 3
 
 enum finish {
     FINISH_NONE, /* no finish signal yet */
