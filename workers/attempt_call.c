@@ -13,6 +13,7 @@
 #include "workers/utf8.h"
 
 #define NOTE_WHY_MAX 440  /* bytes; a note holds 512 */
+#define KEY_TRIES 3       /* attempts of a subtask that may take a key out of the pool */
 #define RESULT_BYTES 2048 /* what a search result may add to a prompt that is to be paid for */
 
 static void reserve(struct attempt *attempt);
@@ -208,11 +209,13 @@ static void check_model(struct attempt *attempt, struct provider_reply *reply)
 }
 
 /* What is wrong with a key is not wrong with the arm: while the pool has another one, the subtask
- * may run there again at once. */
+ * may run there again at once. But what takes a key out of the pool may be the call's own fault (a
+ * model that no key may use): one subtask must not use up the pool. */
 static bool may_use_other_key(const struct attempt *attempt, enum error_class class_)
 {
     const struct governor *governor = attempt->all->options.governor;
-    bool of_key = class_ == CLASS_AUTH || class_ == CLASS_QUOTA || class_ == CLASS_RATE_LIMITED;
+    bool refused = class_ == CLASS_AUTH || class_ == CLASS_QUOTA;
+    bool of_key = class_ == CLASS_RATE_LIMITED || (refused && attempt->attempt < KEY_TRIES);
     return of_key && governor != NULL && attempt->key != NULL &&
            governor_has_other_key(governor, key_fingerprint(attempt->key));
 }

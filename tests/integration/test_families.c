@@ -20,7 +20,7 @@
 #define KEY "Secret/0123456789+abcdefgh%02d"
 #define KEY_PART "Secr" /* no text may have so much of it */
 #define KEYS_10 "{key} {key} {key} {key} {key} {key} {key} {key} {key} {key} "
-#define KEYS 24 /* of each lane's pool: each that is refused, or out of money, is used no more */
+#define KEYS 40 /* of each lane's pool: each that is refused, or out of money, is used no more */
 #define TEXT "Grüße aus Köln, 日本語 🎉 und nun: Schluß, ende."
 #define COUNT(table) (sizeof table / sizeof *table)
 #define PATIENCE_MS 90000
@@ -188,9 +188,37 @@ static enum error_class expected_class(const struct fault *fault, const struct l
     return lane->streamed ? fault->streamed : fault->whole;
 }
 
+/* What is wrong with one key of the pool is tried again with another one. */
+static bool is_of_key(const struct visit *visit)
+{
+    return visit->class_ == CLASS_AUTH || visit->class_ == CLASS_QUOTA;
+}
+
 static bool waits(const struct visit *visit)
 {
-    return visit->class_ != CLASS_NONE && error_class_action(visit->class_) == ERROR_WAIT;
+    return visit->class_ != CLASS_NONE &&
+           (is_of_key(visit) || error_class_action(visit->class_) == ERROR_WAIT);
+}
+
+static bool moves(const struct visit *visit)
+{
+    return visit->class_ != CLASS_NONE && !is_of_key(visit) &&
+           error_class_action(visit->class_) == ERROR_MOVE;
+}
+
+#define KEY_TRIES 3 /* so many attempts may take a key out of the pool */
+
+/* What is wrong with a key is not wrong with the arm: another key tries it there, at once. */
+static bool is_of_key(const struct visit *visit)
+{
+    return visit->class_ == CLASS_AUTH || visit->class_ == CLASS_QUOTA ||
+           visit->class_ == CLASS_RATE_LIMITED;
+}
+
+static bool moves(const struct visit *visit)
+{
+    return visit->class_ != CLASS_NONE && error_class_action(visit->class_) == ERROR_MOVE &&
+           !is_of_key(visit);
 }
 
 /* How often the fault strikes; 0: always. */
@@ -560,7 +588,7 @@ static void judge_vectors(const struct visit *visit)
 static void judge_answer(const struct visit *visit)
 {
     const struct msg_outcome *outcome = &visit->outcome.outcome;
-    bool moved = error_class_action(visit->class_) == ERROR_MOVE;
+    bool moved = moves(visit);
     check(visit, strcmp(outcome->provider, moved ? "spare" : visit->lane->name) == 0, "who");
     if (visit->plan) {
         struct plan *plan = NULL;
@@ -587,9 +615,10 @@ static void judge_answer(const struct visit *visit)
 static void judge(const struct visit *visit)
 {
     bool hurts = visit->class_ != CLASS_NONE;
-    bool moves = hurts && error_class_action(visit->class_) == ERROR_MOVE;
-    int runs = hurts ? strikes(visit) + 1 : 1, requests = runs - (moves && visit->once);
-    bool done = !hurts || strikes(visit) > 0;
+    bool for_good = hurts && strikes(visit) == 0;
+    int runs = for_good && is_of_key(visit) ? KEY_TRIES : hurts ? strikes(visit) + 1 : 1;
+    int requests = runs - (moves(visit) && visit->once);
+    bool done = !for_good;
     check(visit, strcmp(visit->error_class, hurts ? error_class_name(visit->class_) : "") == 0,
           hurts ? error_class_name(visit->class_) : "no failure");
     check(visit, visit->state == (done ? SUB_DONE : SUB_DEAD), "state");
@@ -597,7 +626,7 @@ static void judge(const struct visit *visit)
     check(visit, visit->runs == runs, "attempts");
     check(visit, visit->requests == requests, "requests");
     check(visit, strstr(visit->reason, KEY_PART) == NULL, "the key is shown");
-    if (strcmp(visit->fault->name, "retry_after") == 0 && visit->once)
+    if (strcmp(visit->fault->name, "retry_after") == 0 && visit->once && !is_of_key(visit))
         check(visit, visit->again_ms - visit->failed_ms >= 3000, "the server's delay");
     judge_timing(visit);
     if (visit->state == SUB_DONE)
