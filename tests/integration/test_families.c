@@ -188,22 +188,9 @@ static enum error_class expected_class(const struct fault *fault, const struct l
     return lane->streamed ? fault->streamed : fault->whole;
 }
 
-/* What is wrong with one key of the pool is tried again with another one. */
-static bool is_of_key(const struct visit *visit)
-{
-    return visit->class_ == CLASS_AUTH || visit->class_ == CLASS_QUOTA;
-}
-
 static bool waits(const struct visit *visit)
 {
-    return visit->class_ != CLASS_NONE &&
-           (is_of_key(visit) || error_class_action(visit->class_) == ERROR_WAIT);
-}
-
-static bool moves(const struct visit *visit)
-{
-    return visit->class_ != CLASS_NONE && !is_of_key(visit) &&
-           error_class_action(visit->class_) == ERROR_MOVE;
+    return visit->class_ != CLASS_NONE && error_class_action(visit->class_) == ERROR_WAIT;
 }
 
 #define KEY_TRIES 3 /* so many attempts may take a key out of the pool */
