@@ -191,7 +191,9 @@ static void reference_section(const struct config_section *section, struct buf *
                          "|---|---|---|---|---|\n");
         for (size_t i = 0; i < count; i++)
             buf_printf(out, "| `%s` | %s | %s | %s%s | %s |\n", apis[i].name, apis[i].title,
-                       apis[i].base_url != NULL ? apis[i].base_url : "required",
+                       apis[i].base_url != NULL ? apis[i].base_url
+                       : apis[i].wraps          ? "its own"
+                                                : "required",
                        apis[i].key_env != NULL ? "env:" : "none",
                        apis[i].key_env != NULL ? apis[i].key_env : "",
                        apis[i].local ? "yes" : "no");
