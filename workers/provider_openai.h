@@ -76,4 +76,10 @@ enum {
     OPENAI_PARTS_SEEN, /* text came in parts, so a whole that repeats it is not read again */
 };
 
+/* Token counts of a usage object. names: of prompt, output, and the details of each, which have the
+ * same members in both of OpenAI's APIs. */
+#define OPENAI_USAGE 4
+void openai_usage(struct provider_reply *reply, struct json_view usage,
+                  const struct json_view_name names[OPENAI_USAGE]);
+
 #endif

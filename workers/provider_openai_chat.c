@@ -271,23 +271,29 @@ static void read_choice(struct provider_reply *reply, struct json_view choice)
     wire_stop(reply, stops, found[2]);
 }
 
-static void read_usage(struct provider_reply *reply, struct json_view usage)
+void openai_usage(struct provider_reply *reply, struct json_view usage,
+                  const struct json_view_name names[OPENAI_USAGE])
 {
-    static const struct json_view_name names[] = {
-        JSON_VIEW_NAME("prompt_tokens"),
-        JSON_VIEW_NAME("completion_tokens"),
-        JSON_VIEW_NAME("prompt_tokens_details"),
-        JSON_VIEW_NAME("completion_tokens_details"),
-    };
-    struct json_view found[4];
+    struct json_view found[OPENAI_USAGE];
     if (usage.kind != JSON_VIEW_OBJECT)
         return;
-    json_view_members(usage, names, 4, found);
+    json_view_members(usage, names, OPENAI_USAGE, found);
     wire_count(found[0], &reply->prompt_tokens);
     wire_count(found[1], &reply->output_tokens);
     wire_count(json_view_member(found[2], "cached_tokens"), &reply->cached_tokens);
     wire_count(json_view_member(found[2], "cache_write_tokens"), &reply->cache_write_tokens);
     wire_count(json_view_member(found[3], "reasoning_tokens"), &reply->reasoning_tokens);
+}
+
+static void read_usage(struct provider_reply *reply, struct json_view usage)
+{
+    static const struct json_view_name names[OPENAI_USAGE] = {
+        JSON_VIEW_NAME("prompt_tokens"),
+        JSON_VIEW_NAME("completion_tokens"),
+        JSON_VIEW_NAME("prompt_tokens_details"),
+        JSON_VIEW_NAME("completion_tokens_details"),
+    };
+    openai_usage(reply, usage, names);
 }
 
 /* llama.cpp: prompt_n tokens were evaluated in prompt_ms, cache_n more were in the cache. */

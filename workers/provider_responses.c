@@ -92,21 +92,13 @@ int openai_responses_build(const struct provider *provider, const struct provide
 
 static void read_usage(struct provider_reply *reply, struct json_view usage)
 {
-    static const struct json_view_name names[] = {
+    static const struct json_view_name names[OPENAI_USAGE] = {
         JSON_VIEW_NAME("input_tokens"),
         JSON_VIEW_NAME("output_tokens"),
         JSON_VIEW_NAME("input_tokens_details"),
         JSON_VIEW_NAME("output_tokens_details"),
     };
-    struct json_view found[4];
-    if (usage.kind != JSON_VIEW_OBJECT)
-        return;
-    json_view_members(usage, names, 4, found);
-    wire_count(found[0], &reply->prompt_tokens);
-    wire_count(found[1], &reply->output_tokens);
-    wire_count(json_view_member(found[2], "cached_tokens"), &reply->cached_tokens);
-    wire_count(json_view_member(found[2], "cache_write_tokens"), &reply->cache_write_tokens);
-    wire_count(json_view_member(found[3], "reasoning_tokens"), &reply->reasoning_tokens);
+    openai_usage(reply, usage, names);
 }
 
 static void refuse(struct provider_reply *reply, struct json_view text)
