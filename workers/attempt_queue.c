@@ -6,7 +6,7 @@
 #include "schemas/mem.h"
 #include "workers/attempt_internal.h"
 #include "workers/backoff.h"
-#include "workers/failpoint.h"
+#include "common/failpoint.h"
 
 #define REPEAT_FIRST_MS 100
 #define REPEAT_MAX_MS 2000

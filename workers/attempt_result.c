@@ -8,7 +8,7 @@
 #include "common/price.h"
 #include "schemas/mem.h"
 #include "workers/attempt_internal.h"
-#include "workers/failpoint.h"
+#include "common/failpoint.h"
 #include "workers/utf8.h"
 
 #define REASON_MAX 511          /* what a record holds */

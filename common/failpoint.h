@@ -1,8 +1,8 @@
 /* Named points where a test makes the process die as if by kill -9; nothing in other builds.
  *
  * ORCH_FAILPOINT=NAME:K kills the process the K-th time it reaches failpoint NAME. */
-#ifndef WORKERS_FAILPOINT_H
-#define WORKERS_FAILPOINT_H
+#ifndef COMMON_FAILPOINT_H
+#define COMMON_FAILPOINT_H
 
 #ifdef ORCH_TESTING
 void failpoint_reach(const char *name);

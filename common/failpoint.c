@@ -1,4 +1,4 @@
-#include "workers/failpoint.h"
+#include "common/failpoint.h"
 
 #ifdef ORCH_TESTING
 #include <signal.h>
