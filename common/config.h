@@ -156,8 +156,9 @@ struct config {
     int64_t max_subtasks;     /* most subtasks a plan may have */
     int64_t simulator_port;   /* of orchestrator-sim, started by the stack; 0: none */
     char *simulator_scenario; /* YAML file; NULL: the built-in replies */
-    bool curve;               /* always false: refused by the parser in this version */
-    char *curve_keys;
+    bool curve;       /* the bus is encrypted; by default where a broker is beyond the loopback */
+    char *curve_keys; /* directory of keys (keyring.h), absolute; never NULL */
+    char *listen; /* HOST:PORT on which the local stack is reached from outside; NULL: it isn't */
     struct config_provider *providers;
     size_t n_providers;
     struct config_model *models;
@@ -188,6 +189,24 @@ void config_print(const struct config *config, struct buf *out);
 void config_print_public(const struct config *config, struct buf *out);
 /* docs/configuration.md, from the tables. */
 void config_reference(struct buf *out);
+
+/* --- what others can reach --------------------------------------------------------------- */
+
+#define CONFIG_LISTEN_PORT 5570 /* broker; taps and Redis of the local stack are on the next two   \
+                                 */
+
+/* Whether only this machine is reached under that host. */
+bool config_loopback(const char *host);
+/* Whether the endpoint is TCP beyond the loopback. */
+bool config_exposed(const char *endpoint);
+/* -EPERM with a sentence when the bus would be used in the open and `insecure` was not said. */
+int config_check_exposure(const struct config *config, bool insecure, struct err *err);
+/* Makes the local stack listen on HOST[:PORT], as `listen` does. 0; -EINVAL, -ENOTSUP (no local
+ * stack), -ENOMEM. */
+int config_listen(struct config *config, const char *address, struct err *err);
+/* "HOST:PORT" of the local stack's Redis where it listens; the caller frees. NULL without memory.
+ */
+char *config_listen_redis(const struct config *config);
 
 #define CONFIG_DEFAULT_ROLE "general"
 #define CONFIG_BUILT_IN "built-in" /* config->path when no file was found */

@@ -65,11 +65,6 @@ static int complete_top(struct config_reader *reader, const struct yaml_node *ro
 {
     struct config *config = reader->config;
     const struct yaml_node *queue = config_node_of(root, "queue");
-    if (config->curve)
-        config_problem(
-            reader, config_node_of(config_node_of(config_node_of(root, "bus"), "curve"), "enabled"),
-            "`bus.curve.enabled`: this version cannot encrypt the bus: leave it false "
-            "and keep the bus on one machine or a private network");
     if (config->renew_ms >= config->lease_ms)
         config_problem(reader, config_node_of(queue, "renew_ms"),
                        "`queue.renew_ms` must be less than `queue.lease_ms`, which is %lld",
@@ -78,18 +73,13 @@ static int complete_top(struct config_reader *reader, const struct yaml_node *ro
         config_problem(reader, config_node_of(queue, "abandon_ms"),
                        "`queue.abandon_ms` must be less than `queue.lease_ms`, which is %lld",
                        (long long)config->lease_ms);
-    for (size_t i = 0; i < config->n_brokers; i++)
-        if (strncmp(config->brokers[i], "tcp://", 6) == 0 &&
-            strncmp(config->brokers[i], "tcp://127.", 10) != 0)
-            config_warning(reader, config_node_of(config_node_of(root, "bus"), "brokers"),
-                           "%s is not encrypted and asks nobody for a key: keep it on a private "
-                           "network",
-                           config->brokers[i]);
     if (config->store == NULL &&
         (config->store = config_text("%s/profile.db", config->home)) == NULL)
         return -ENOMEM;
     config->simulated = config->simulator_port != 0;
-    int rc = config_make_absolute(reader, &config->store, 0);
+    int rc = config_complete_bus(reader, root);
+    if (rc == 0)
+        rc = config_make_absolute(reader, &config->store, 0);
     return rc != 0 ? rc : config_make_absolute(reader, &config->simulator_scenario, 0);
 }
 

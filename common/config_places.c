@@ -1,4 +1,4 @@
-/* Values that say where something is: URLs, keys, Redis, brokers. */
+/* Values that say where something is: URLs, keys, Redis. config_bus.c has the brokers. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -112,7 +112,7 @@ static void print_keys(const struct config_field *field, const void *base, struc
 const struct config_kind config_kind_keys = {"place of a key, or a list", set_keys, print_keys,
                                              config_release_texts};
 
-/* --- Redis and brokers -------------------------------------------------------------------- */
+/* --- Redis -------------------------------------------------------------------- */
 
 static void release_redis(const struct config_field *field, void *base)
 {
@@ -175,112 +175,3 @@ static void print_redis(const struct config_field *field, const void *base, stru
 
 const struct config_kind config_kind_redis = {"`local` or URL", set_redis, print_redis,
                                               release_redis};
-
-/* An endpoint and its taps'. 0; -EINVAL with a reason; -ENOMEM. */
-static int broker_endpoints(const struct config *config, const char *text, char **ret_broker,
-                            char **ret_taps, const char **ret_reason)
-{
-    const char *colon = strrchr(text, ':');
-    if (strcmp(text, "local") == 0) {
-        *ret_broker = config_text("ipc://%s/%s", config->home, PATH_BROKER_SOCKET);
-        *ret_taps = config_text("ipc://%s/%s", config->home, PATH_TAPS_SOCKET);
-    } else if (strncmp(text, "ipc:///", 7) == 0 && text[7] != '\0') {
-        *ret_broker = config_text("%s", text);
-        *ret_taps = config_text("%s.taps", text);
-    } else if (strncmp(text, "tcp://", 6) == 0 && colon > text + 6) {
-        char *end;
-        long port = strtol(colon + 1, &end, 10);
-        if (end == colon + 1 || *end != '\0' || port < 1 || port > 65534) {
-            *ret_reason = "the port must be a number from 1 to 65534; taps use the next one";
-            return -EINVAL;
-        }
-        *ret_broker = config_text("%s", text);
-        *ret_taps = config_text("%.*s:%ld", (int)(colon - text), text, port + 1);
-    } else {
-        *ret_reason = "it must be `local`, tcp://host:port or ipc:///path";
-        return -EINVAL;
-    }
-    return *ret_broker != NULL && *ret_taps != NULL ? 0 : -ENOMEM;
-}
-
-static void release_brokers(const struct config_field *field, void *base)
-{
-    (void)field;
-    struct config *config = base;
-    config_free_texts(config->brokers, config->n_brokers);
-    config_free_texts(config->taps, config->n_brokers);
-    config->brokers = config->taps = NULL;
-    config->n_brokers = 0;
-}
-
-/* Fills the lists of `config` from the texts. */
-static int fill_brokers(struct config_reader *reader, const struct yaml_node *node,
-                        char *const *texts, size_t count, struct config *config)
-{
-    config->brokers = mem_zalloc(count * sizeof *config->brokers);
-    config->taps = mem_zalloc(count * sizeof *config->taps);
-    if (config->brokers == NULL || config->taps == NULL)
-        return -ENOMEM;
-    for (size_t i = 0; i < count; i++) {
-        const struct yaml_node *at = node->type == YAML_SEQ ? yaml_at(node, i) : node;
-        const char *reason = "";
-        config->n_brokers = i + 1;
-        int rc = broker_endpoints(config, texts[i], &config->brokers[i], &config->taps[i], &reason);
-        if (rc == -EINVAL)
-            return config_problem(reader, at, "`bus.brokers`: `%.64s` is not usable: %s", texts[i],
-                                  reason);
-        if (rc != 0)
-            return rc;
-        for (size_t j = 0; j < i; j++)
-            if (strcmp(texts[i], texts[j]) == 0)
-                return config_problem(reader, at, "`bus.brokers`: `%.64s` is there twice",
-                                      texts[i]);
-        config->broker_local |= strcmp(texts[i], "local") == 0;
-    }
-    return 0;
-}
-
-static int set_brokers(struct config_reader *reader, const struct config_field *field,
-                       const struct yaml_node *node, void *base)
-{
-    struct config *config = base;
-    struct config made = {.home = config->home};
-    char **texts = NULL;
-    size_t count = 0;
-    int rc = config_copy_texts(reader, field, node, &texts, &count);
-    if (rc == 0 && count == 0)
-        rc = config_problem(reader, node, "`bus.brokers` must name at least one broker");
-    if (rc == 0)
-        rc = fill_brokers(reader, node, texts, count, &made);
-    config_free_texts(texts, count);
-    if (rc != 0) {
-        release_brokers(field, &made);
-        return rc;
-    }
-    release_brokers(field, base);
-    config->brokers = made.brokers;
-    config->taps = made.taps;
-    config->n_brokers = made.n_brokers;
-    config->broker_local = made.broker_local;
-    return 0;
-}
-
-static void print_brokers(const struct config_field *field, const void *base, struct buf *out)
-{
-    (void)field;
-    const struct config *config = base;
-    size_t home_len = strlen(config->home);
-    buf_add_char(out, '[');
-    for (size_t i = 0; i < config->n_brokers; i++) {
-        const char *path = config->brokers[i] + 6; /* behind ipc:// or tcp:// */
-        bool local = config->broker_local && strncmp(path, config->home, home_len) == 0 &&
-                     strcmp(path + home_len, "/" PATH_BROKER_SOCKET) == 0;
-        if (i > 0)
-            buf_add_str(out, ", ");
-        config_add_text(out, local ? "local" : config->brokers[i]);
-    }
-    buf_add_char(out, ']');
-}
-
-const struct config_kind config_kind_brokers = {"`local` or URL, or a list", set_brokers,
-                                                print_brokers, release_brokers};

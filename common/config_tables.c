@@ -79,9 +79,20 @@ const struct config_field config_fields[] = {
      .max = MINUTE_MS, .help = "Interval of heartbeats, ms; after three missed a peer is gone."},
     {"bus.max_offers", &config_kind_int, TOP(max_offers), .fallback = "10000", .min = 1, .max = 1e7,
      .help = "Offers that a broker holds at most; the rest waits in Redis."},
-    {"bus.curve.enabled", &config_kind_bool, TOP(curve), .fallback = "false", .quiet = true,
-     .help = "Encrypted bus; refused in this version: `true` is an error."},
-    {"bus.curve.keys", &config_kind_text, TOP(curve_keys), .help = "Directory of CURVE keys."},
+    {"bus.curve.enabled", &config_kind_bool, TOP(curve),
+     .help =
+         "The bus is encrypted, and only who has a key takes part. By default where a broker is "
+         "reached over the network (`tcp://`, not loopback). `false` there leaves the bus open: "
+         "programs then need `--insecure`."},
+    {"bus.curve.keys", &config_kind_text, TOP(curve_keys),
+     .help =
+         "Directory of the keys, which `orchestrator keys init` makes; by default `keys` in the "
+         "home."},
+    {"listen", &config_kind_listen, TOP(listen),
+     .help = "Address of this machine, `HOST[:PORT]`, on which the local stack's broker (PORT, "
+             "5570), its taps (PORT + 1) and redis-server (PORT + 2) listen for other machines, "
+             "with keys and passwords; `orchestrator invite` lets them in. By default nothing is "
+             "reachable from outside."},
     {"store", &config_kind_text, TOP(store),
      .help = "SQLite file of profiles and history; by default `profile.db` in the home."},
     {"queue.lease_ms", &config_kind_int, TOP(lease_ms), .fallback = "15000", .min = 100,

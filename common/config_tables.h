@@ -60,6 +60,7 @@ extern const struct config_kind config_kind_url;
 extern const struct config_kind config_kind_keys;
 extern const struct config_kind config_kind_redis;   /* offset 0 of struct config */
 extern const struct config_kind config_kind_brokers; /* offset 0 of struct config */
+extern const struct config_kind config_kind_listen;  /* HOST[:PORT]; the port is filled in */
 extern const struct config_kind config_kind_offline; /* routing.mode */
 extern const struct config_kind config_kind_include; /* names of files; nothing is kept */
 
@@ -144,6 +145,7 @@ int config_read_file(const char *path, bool regular, struct buf *text);
  * 0; -EINVAL when something was reported; -ENOMEM. */
 int config_complete(struct config_reader *reader, const struct yaml_node *root);
 /* The parts of it that have files of their own; the same returns. */
+int config_complete_bus(struct config_reader *reader, const struct yaml_node *root);
 int config_complete_provider(struct config_reader *reader, struct config_provider *provider,
                              const struct yaml_node *node);
 int config_complete_model(struct config_reader *reader, struct config_model *model,

@@ -12,7 +12,10 @@
 #define PATH_TAPS_SOCKET "run/taps.sock"
 #define PATH_STACK_SOCKET "run/stack.sock" /* control socket of `orchestrator up` */
 #define PATH_RUN_CONFIG "run/config.yaml"  /* configuration of the running local stack */
-#define PATH_REDIS "redis"                 /* the append-only file */
+#define PATH_RUN_LISTEN "run/listen"       /* where the running local stack listens, if it does */
+#define PATH_KEYS "keys"                   /* CURVE keys, passwords of the local redis-server */
+#define PATH_JOINED "joined" /* NAME/: what a token of `orchestrator invite` brought */
+#define PATH_REDIS "redis"   /* the append-only file */
 #define PATH_LOG "log"
 #define PATH_SPOOL "spool"
 #define PATH_STORE "profile.db"

@@ -172,6 +172,76 @@ static void config_print_reads_back_to_the_same(void **state)
     }
 }
 
+static void bus_is_encrypted_where_it_is_reached_over_the_network(void **state)
+{
+    static const struct {
+        const char *text;
+        bool curve;
+    } rows[] = {
+        {"bus: {brokers: local}", false},
+        {"bus: {brokers: 'tcp://127.0.0.2:5570'}", false},
+        {"bus: {brokers: 'tcp://localhost:5570'}", false},
+        {"bus: {brokers: 'tcp://[::1]:5570'}", false},
+        {"bus: {brokers: 'tcp://127.0.0.1:5570', curve: {enabled: true}}", true},
+        {"bus: {brokers: 'tcp://127.0.0.1.example:5570'}", true},
+        {"bus: {brokers: [local, 'tcp://10.0.0.5:5570']}", true},
+        {"bus: {brokers: 'tcp://h:5570', curve: {enabled: false}}", false},
+        {"listen: 192.168.1.10", true},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct config *config = parse(rows[i].text);
+        char *text = print(config);
+        struct config *again = parse(text);
+        if (config->curve != rows[i].curve || again->curve != rows[i].curve)
+            fail_msg("%s: %d, read back %d", rows[i].text, config->curve, again->curve);
+        assert_string_equal(again->brokers[0], config->brokers[0]);
+        assert_int_equal(again->broker_local, config->broker_local);
+        assert_non_null(config->curve_keys);
+        free(text);
+        config_free(&config);
+        config_free(&again);
+    }
+}
+
+static void open_bus_must_be_asked_for(void **state)
+{
+    struct config *open =
+        parse("bus: {brokers: ['ipc:///tmp/b', 'tcp://h:1'], curve: {enabled: false}}");
+    struct config *closed = parse("bus: {brokers: 'tcp://h:1'}");
+    struct err err = {""};
+    (void)state;
+    assert_int_equal(config_check_exposure(open, false, &err), -EPERM);
+    assert_non_null(strstr(err.text, "tcp://h:1 would be used without encryption"));
+    assert_int_equal(config_check_exposure(open, true, &err), 0);
+    assert_int_equal(config_check_exposure(closed, false, &err), 0);
+    config_free(&open);
+    config_free(&closed);
+}
+
+static void local_stack_that_listens_has_its_broker_there(void **state)
+{
+    struct config *config = parse("listen: '192.168.1.10:7000'"), *local = parse("");
+    char *redis = config_listen_redis(config);
+    struct err err = {""};
+    (void)state;
+    assert_string_equal(config->listen, "192.168.1.10:7000");
+    assert_string_equal(config->brokers[0], "tcp://192.168.1.10:7000");
+    assert_string_equal(config->taps[0], "tcp://192.168.1.10:7001");
+    assert_string_equal(redis, "192.168.1.10:7002");
+    assert_true(config->broker_local && config->redis_local);
+    assert_int_equal(config_listen(local, "box", &err), 0);
+    assert_string_equal(local->brokers[0], "tcp://box:5570");
+    assert_true(local->curve);
+    assert_int_equal(config_listen(local, "0.0.0.0", &err), -EINVAL);
+    free(redis);
+    config_free(&config);
+    config_free(&local);
+    config = parse("redis: redis://h");
+    assert_int_equal(config_listen(config, "box", &err), -ENOTSUP);
+    config_free(&config);
+}
+
 static void config_for_people_hides_the_password(void **state)
 {
     (void)state;
@@ -208,9 +278,15 @@ static const struct {
     {"bus: {brokers: 'udp://h:1'}",
      "t:1:16: `bus.brokers`: `udp://h:1` is not usable: it must be `local`, tcp://host:port or "
      "ipc:///path"},
-    {"bus: {curve: {enabled: true}}",
-     "t:1:24: `bus.curve.enabled`: this version cannot encrypt the bus: leave it false and keep "
-     "the bus on one machine or a private network"},
+    {"bus: {curve: {enabled: 1}}", "t:1:24: `bus.curve.enabled` must be true or false"},
+    {"listen: 0.0.0.0",
+     "t:1:9: `listen` is not usable: it must be the address or name under which other machines "
+     "reach this one, such as 192.168.1.10"},
+    {"listen: 'h:65534'",
+     "t:1:9: `listen` is not usable: the port must be a number from 1 to 65533; the two behind it "
+     "are used too; an IPv6 address stands in [ ]"},
+    {"{listen: h, redis: 'redis://h'}",
+     "t:1:10: `listen` is for the local stack: it needs `redis: local` and a broker `local`"},
     {"redis: {sentinels: ['h:1'], master: m}",
      "t:1:8: `redis`: Sentinel is not supported in this version: give the master's address as "
      "redis://host:port"},
@@ -656,6 +732,9 @@ int main(void)
         cmocka_unit_test(config_reads_every_section),
         cmocka_unit_test(config_fills_in_defaults),
         cmocka_unit_test(config_print_reads_back_to_the_same),
+        cmocka_unit_test(bus_is_encrypted_where_it_is_reached_over_the_network),
+        cmocka_unit_test(open_bus_must_be_asked_for),
+        cmocka_unit_test(local_stack_that_listens_has_its_broker_there),
         cmocka_unit_test(config_for_people_hides_the_password),
         cmocka_unit_test(config_errors_say_where_and_what),
         cmocka_unit_test(config_never_repeats_a_key_that_is_written_out),
