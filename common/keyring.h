@@ -42,6 +42,9 @@ struct keyring_pair {
 int keyring_make(struct keyring_pair *ret, struct err *err);
 /* Whether the text is a public key in Z85. */
 bool keyring_valid(const char *text, size_t len);
+/* Whether a worker, orchestrator or tap may be called so: 1 to 128 printable ASCII characters
+ * without spaces and slashes, the first no dot. */
+bool keyring_name_valid(const char *name, size_t len);
 
 /* Writes NAME.key and NAME.pub below dir, which is made if need be; never replaces a file: -EEXIST.
  */
