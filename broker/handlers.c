@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "broker/state.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 
 typedef void handler_fn(struct broker *broker, struct member *member,
@@ -329,6 +330,8 @@ void broker_handle(struct broker *broker, const struct bus_peer *id, struct memb
         broker_reject(broker, "bytes that are no message");
         return;
     }
+    FAILPOINT_OF("bus.got", message_name(message.type));
     handle(broker, id, member, &message);
+    FAILPOINT_OF("bus.handled", message_name(message.type));
     message_release(&message);
 }

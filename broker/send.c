@@ -4,6 +4,7 @@
 
 #include "broker/state.h"
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 
 /* --- messages ----------------------------------------------------------------------------- */
@@ -13,6 +14,7 @@ static bool encode(struct broker *broker, struct message *message)
     message->source = broker->source;
     message->time_ms = clock_wall_ms();
     buf_clear(&broker->out);
+    FAILPOINT_OF("bus.send", message_name(message->type));
     return message_encode(message, &broker->out) == 0;
 }
 

@@ -6,6 +6,7 @@
 
 #include "common/bus.h"
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "schemas/mem.h"
 
@@ -67,6 +68,7 @@ int peer_send(struct peer *peer, int broker, struct message *message)
     if (peer->closed || broker < 0 || broker >= peer->n_links)
         return -EAGAIN;
     int rc = encode(peer, message);
+    FAILPOINT_OF("bus.send", message_name(message->type));
     return rc == 0 ? send_encoded(peer, &peer->links[broker]) : rc;
 }
 
@@ -74,6 +76,7 @@ void peer_send_all(struct peer *peer, struct message *message)
 {
     if (peer->closed || encode(peer, message) != 0)
         return;
+    FAILPOINT_OF("bus.send", message_name(message->type));
     for (int i = 0; i < peer->n_links; i++)
         send_encoded(peer, &peer->links[i]);
 }
@@ -241,6 +244,7 @@ static void on_frame(void *ctx, const struct bus_peer *from, const uint8_t *data
         log_debug("broker %s sent a message that cannot be read", link->endpoint);
         return;
     }
+    FAILPOINT_OF("bus.got", message_name(message.type));
     link->heard_ms = clock_ms();
     link->connected = link->heard_once = true;
     enter(peer);

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "schemas/mem.h"
 
@@ -187,6 +188,7 @@ void queue_follow_close(struct queue_follow **ret)
 void queue_checkpoint(struct queue *queue, int shard, const char *id)
 {
     char key[QUEUE_KEY_SIZE];
+    FAILPOINT("queue.checkpoint");
     queue_shard_key(key, shard, "ckpt");
     redis_command(queue->redis, NULL, NULL, 3, (const char *[]){"SET", key, id}, NULL);
     queue_shard_key(key, shard, "ev");

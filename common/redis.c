@@ -23,6 +23,7 @@ static const enum redis_type type_error = REDIS_ERR;
 
 #include "common/clock.h"
 #include "common/containers.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/sha1.h"
 #include "schemas/buf.h"
@@ -197,6 +198,21 @@ static void *create_array(const redisReadTask *task, int elements)
 
 /* --- commands ----------------------------------------------------------------------------- */
 
+#ifdef ORCH_TESTING
+/* What failpoints call a command: its script, or its first word. Good until the next call. */
+static const char *label(const struct command *command)
+{
+    static char word[24];
+    if (command->script != NULL)
+        return command->kind == COMMAND_LOAD ? "LOAD" : command->script->name;
+    const char *at = strchr(command->bytes, '$');
+    at = at != NULL ? strchr(at, '\n') : NULL;
+    at = at != NULL ? at + 1 : "";
+    snprintf(word, sizeof word, "%.*s", (int)strcspn(at, "\r"), at);
+    return word;
+}
+#endif
+
 static size_t digits_of(size_t number)
 {
     size_t digits = 1;
@@ -263,6 +279,7 @@ static void submit(struct redis *redis, struct command *command, redis_reply_fn 
         return;
     }
     redis->pending++;
+    FAILPOINT_OF("redis.send", label(command));
     append(redis, command);
 }
 
@@ -451,6 +468,7 @@ static void handle_reply(struct redis *redis, const redisReply *reply)
         return;
     }
     TAILQ_REMOVE(&redis->queue, command, entry);
+    FAILPOINT_OF("redis.reply", label(command));
     if (is_passing(reply)) {
         hold_back(redis, command, RETRY_MS);
     } else if (is_error(reply, "NOSCRIPT") && command->script != NULL &&
@@ -490,6 +508,7 @@ static void drop_errno(struct redis *redis, const char *what, int error)
 static void mark_sent(struct redis *redis, size_t bytes)
 {
     while (redis->unsent != NULL && bytes >= redis->unsent->len - redis->unsent_offset) {
+        FAILPOINT_OF("redis.sent", label(redis->unsent));
         bytes -= redis->unsent->len - redis->unsent_offset;
         redis->unsent = TAILQ_NEXT(redis->unsent, entry);
         redis->unsent_offset = 0;

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "schemas/mem.h"
 
 /* The version is PRAGMA user_version. To change a table: raise it, and add the statements that lead
@@ -391,9 +392,12 @@ int store_write(struct store *store, const struct store_rows *rows, int64_t *ret
                  err);
     if (rc != 0)
         return rc;
+    FAILPOINT("store.write");
     rc = write_rows(store, rows, &bad, err);
+    FAILPOINT("store.commit");
     if (rc == 0)
         rc = run(store, "COMMIT", err);
+    FAILPOINT("store.committed");
     if (rc != 0)
         sqlite3_exec(store->db, "ROLLBACK", NULL, NULL, NULL);
     else

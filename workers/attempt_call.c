@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "schemas/mem.h"
 #include "workers/attempt_internal.h"
@@ -226,6 +227,7 @@ static void call_done(void *ctx, struct exchange_report *report)
     struct attempts *all = attempt->all;
     struct provider_reply *reply = report->reply;
     attempt->exchange = NULL;
+    FAILPOINT("call.done");
     attempt_call_reports(attempt, report);
     attempt_call_ends(attempt);
     struct governor_report settled = {
@@ -284,6 +286,7 @@ static void call(struct attempt *attempt)
         .call = ask->call,
     };
     struct err err = {0};
+    FAILPOINT("call.begin");
     attempt_enter(attempt, ATTEMPT_CALLING);
     attempt_call_begins(attempt);
     int rc =

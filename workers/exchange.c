@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "common/containers.h"
+#include "common/failpoint.h"
 #include "schemas/mem.h"
 #include "workers/framing.h"
 #include "workers/http.h"
@@ -221,6 +222,7 @@ static bool take_event(void *ctx, const char *data, size_t len)
 {
     struct exchange *exchange = ctx;
     struct provider_reply *reply = &exchange->reply;
+    FAILPOINT("call.event");
     make_room(&reply->text, len);
     exchange->provider->event(exchange->provider, reply, data, len);
     size_t seen = reply->text.len + reply->reasoning.len;

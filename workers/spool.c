@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/containers.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "common/paths.h"
 #include "schemas/mem.h"
@@ -215,7 +216,9 @@ static int write_out(struct spool *spool, struct bytes outcome, struct bytes tim
         {(char *)(uintptr_t)outcome.data, outcome.len},
         {(char *)(uintptr_t)timing.data, timing.len},
     };
+    FAILPOINT("spool.write");
     int rc = write_all(spool->fd, parts, 3, spool->size);
+    FAILPOINT("spool.written");
     buf_clear(&spool->pending);
     uv_prepare_stop(spool->turn);
     if (rc != 0) {
@@ -323,8 +326,10 @@ static int rewrite(struct spool *spool)
     size_t size = 0;
     int fd = open(fresh, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     int rc = fd < 0 ? -errno : copy_live(spool, fd, &size);
+    FAILPOINT("spool.rewrite");
     if (rc == 0 && rename(fresh, spool->path) != 0)
         rc = -errno;
+    FAILPOINT("spool.rewritten");
     if (rc == 0) {
         close(spool->fd);
         spool->fd = fd;
@@ -344,8 +349,10 @@ static void shorten(struct spool *spool)
     if (spool->live == NULL && spool->size + spool->pending.len >= TRUNCATE_BYTES) {
         buf_clear(&spool->pending);
         uv_prepare_stop(spool->turn);
+        FAILPOINT("spool.cut");
         if (ftruncate(spool->fd, 0) == 0)
             spool->size = 0;
+        FAILPOINT("spool.short");
         return;
     }
     if (spool->size < spool->rewrite_at || spool->live_bytes > spool->size / 4 || spool->syncing)
@@ -379,8 +386,10 @@ static void spool_free(struct spool *spool)
 static void sync_work(uv_work_t *work)
 {
     struct spool *spool = work->data;
+    FAILPOINT("spool.sync");
     if (fdatasync(spool->fd) != 0)
         log_error("cannot bring %s to the disk: %s", spool->path, strerror(errno));
+    FAILPOINT("spool.synced");
 }
 
 static void sync_done(uv_work_t *work, int status)
