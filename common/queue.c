@@ -106,6 +106,7 @@ static const struct {
     {"MISCONF", "Redis cannot write to its disk and takes no more work: look at its log and at the "
                 "free space of its disk"},
     {"NOREPLICAS", "Redis misses replicas that its configuration demands and takes no more work"},
+    {"FOREIGN", NULL}, /* queue_epoch.c: it is a sentence */
 };
 
 const char *queue_status_name(enum queue_status status)
@@ -130,7 +131,9 @@ bool queue_failed(const struct redis_value *value, struct err *err)
         return false;
     const char *text = redis_str(value, NULL);
     int refusal = refusal_of(text);
-    if (refusal >= 0)
+    if (refusal >= 0 && refusals[refusal].sentence == NULL)
+        err_set(err, 0, "%.500s", text + strlen(refusals[refusal].code) + 1);
+    else if (refusal >= 0)
         err_set(err, 0, "%s (%.200s)", refusals[refusal].sentence, text);
     else
         err_set(err, 0, "Redis answered: %.500s", text);
@@ -240,6 +243,8 @@ static void arrays_release(struct arrays *arrays)
 void queue_run(struct queue *queue, enum queue_script script, const char *task, redis_reply_fn *fn,
                void *ctx)
 {
+    if (queue_epoch_bars(queue, script, fn, ctx))
+        return;
     if (script < QUEUE_BATCH_COUNT) {
         queue_batch_add(queue, script, task, false, fn, ctx);
         return;
@@ -270,6 +275,7 @@ void queue_send(struct redis *redis, struct queue_args *args, redis_reply_fn *fn
 }
 
 struct plain {
+    struct queue *queue; /* borrowed */
     queue_fn *fn;
     void *ctx;
 };
@@ -280,7 +286,7 @@ static void plain_answered(void *ctx, const struct redis_value *value)
     free(ctx);
     struct err err;
     enum queue_status status = queue_status_of(value, &err);
-    if (plain.fn != NULL)
+    if (plain.fn != NULL && !queue_epoch_verify(plain.queue, status, plain.fn, plain.ctx))
         plain.fn(plain.ctx, status, err.text);
 }
 
@@ -288,7 +294,7 @@ void queue_run_plain(struct queue *queue, enum queue_script script, const char *
                      void *ctx)
 {
     struct plain *plain = mem_must_zalloc(sizeof *plain);
-    *plain = (struct plain){fn, ctx};
+    *plain = (struct plain){queue, fn, ctx};
     queue_run(queue, script, task, plain_answered, plain);
 }
 
@@ -296,7 +302,7 @@ void queue_settle_plain(struct queue *queue, enum queue_script script, const cha
                         queue_fn *fn, void *ctx)
 {
     struct plain *plain = mem_must_zalloc(sizeof *plain);
-    *plain = (struct plain){fn, ctx};
+    *plain = (struct plain){queue, fn, ctx};
     queue_run_settling(queue, script, task, known, plain_answered, plain);
 }
 
@@ -401,22 +407,42 @@ static void turn_ends(void *ctx)
     queue_batch_flush(ctx);
 }
 
+static void redis_up(void *ctx)
+{
+    struct queue *queue = ctx;
+    if (queue->epoch != NULL)
+        queue_epoch_up(queue->epoch);
+    if (queue->callbacks.up != NULL)
+        queue->callbacks.up(queue->callbacks_ctx);
+}
+
+static void redis_down(void *ctx, const char *why)
+{
+    struct queue *queue = ctx;
+    if (queue->callbacks.down != NULL)
+        queue->callbacks.down(queue->callbacks_ctx, why);
+}
+
 int queue_open(struct queue **ret, uv_loop_t *loop, const struct redis_options *options,
                const struct redis_callbacks *callbacks, void *ctx, struct err *err)
 {
-    struct redis *redis;
-    int rc = redis_open(&redis, loop, options, callbacks, ctx, err);
-    if (rc != 0)
-        return rc;
+    static const struct redis_callbacks own = {.up = redis_up, .down = redis_down};
     struct queue *queue = mem_must_zalloc(sizeof *queue);
+    int rc = redis_open(&queue->redis, loop, options, &own, queue, err);
+    if (rc != 0) {
+        free(queue);
+        return rc;
+    }
+    if (callbacks != NULL)
+        queue->callbacks = *callbacks;
+    queue->callbacks_ctx = ctx;
     queue->loop = loop;
-    queue->redis = redis;
     queue->options = *options;
     queue->options.socket = copy(options->socket);
     queue->options.host = copy(options->host);
     queue->options.user = copy(options->user);
     queue->options.password = copy(options->password);
-    redis_on_turn(redis, turn_ends, queue);
+    redis_on_turn(queue->redis, turn_ends, queue);
     *ret = queue;
     return 0;
 }
@@ -430,6 +456,7 @@ void queue_close(struct queue **ret)
     queue_follow_close(&queue->follow);
     queue_batch_close(queue);
     redis_close(&queue->redis);
+    queue_epoch_free(&queue->epoch);
     queue_args_release(&queue->args);
     queue_args_release(&queue->batch_args);
     queue_known_release(&queue->known);

@@ -391,6 +391,21 @@ void queue_orchestrators(struct queue *queue, queue_names_fn *fn, void *ctx);
 /* The lease of being the active daemon: OK when `name` holds it now, TAKEN otherwise. */
 void queue_lead(struct queue *queue, const char *name, int64_t lease_ms, queue_fn *fn, void *ctx);
 
+/* --- which Redis this is ------------------------------------------------------------------- */
+
+/* From now on the queue makes sure that Redis is the one that this process knows: that it was not
+ * emptied, replaced or put back to an older copy by mistake. The first to come gives Redis an
+ * epoch; `path` is where this process remembers it, with the latest time that it was seen at. In
+ * another Redis, calls that change something are answered REFUSED, with a sentence, and are not
+ * made; an answer GONE or STALE is passed on only when Redis is known to be the right one. It is
+ * looked at on each connection, every 5 s, and by who leads every second, who also notes the time.
+ * An older copy is noticed when it is more than a minute older. fn is called once it is known and
+ * on each change, why: "" when all is well. It must not close the queue. */
+typedef void queue_epoch_fn(void *ctx, const char *why);
+void queue_guard(struct queue *queue, const char *path, bool leads, queue_epoch_fn *fn, void *ctx);
+/* Gives Redis a new epoch which all processes take, whatever they remember: OK. */
+void queue_accept_epoch(struct queue *queue, queue_fn *fn, void *ctx);
+
 /* --- checking ------------------------------------------------------------------------------ */
 
 /* Checks stored tasks against the invariants of docs/architecture.md. Each finding is a sentence.

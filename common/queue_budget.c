@@ -102,6 +102,8 @@ static void send_settling(struct settling *settling)
 void queue_run_settling(struct queue *queue, enum queue_script script, const char *task, bool known,
                         redis_reply_fn *fn, void *ctx)
 {
+    if (queue_epoch_bars(queue, script, fn, ctx))
+        return;
     if (script < QUEUE_BATCH_COUNT) {
         queue_batch_add(queue, script, task, known, fn, ctx);
         return;

@@ -35,6 +35,7 @@
     X(log, "task log")                                                                             \
     X(note, "task log")                                                                            \
     X(check, "task data log ready lease delay held dead tasks fin")                                \
+    X(epoch, "")                                                                                   \
     X(due, "")                                                                                     \
     X(accounts, "")                                                                                \
     X(lead, "")                                                                                    \
@@ -116,6 +117,9 @@ struct queue {
     struct queue_batch *batches[QUEUE_BATCH_COUNT]; /* being filled; NULL: empty */
     struct queue_batch *answering;                  /* its callbacks are being called, or NULL */
     struct queue_known known;
+    struct queue_epoch *epoch;        /* NULL: it is not guarded */
+    struct redis_callbacks callbacks; /* of who opened it, with callbacks_ctx */
+    void *callbacks_ctx;
 };
 
 /* Adds the arguments in queue->args to the batch of the script. known: as of queue_run_settling().
@@ -169,6 +173,16 @@ enum queue_status queue_status_of(const struct redis_value *value, struct err *e
 bool queue_failed(const struct redis_value *value, struct err *err);
 
 void queue_follow_close(struct queue_follow **follow);
+
+/* --- which Redis this is (queue_epoch.c) ---------------------------------------------------- */
+
+struct queue_epoch;
+void queue_epoch_up(struct queue_epoch *epoch); /* a new connection */
+void queue_epoch_free(struct queue_epoch **epoch);
+/* Whether the call is not to be made; then it is answered with an error FOREIGN. */
+bool queue_epoch_bars(struct queue *queue, enum queue_script script, redis_reply_fn *fn, void *ctx);
+/* Whether the status is told later, once it is sure that it comes from the right Redis. */
+bool queue_epoch_verify(struct queue *queue, enum queue_status status, queue_fn *fn, void *ctx);
 
 /* --- stored lines ------------------------------------------------------------------------- */
 

@@ -46,6 +46,29 @@ static void redis_down(void *ctx, const char *why)
     log_warn("Redis cannot be reached: %s; trying again until it answers", why);
 }
 
+/* Nothing is done in another Redis than the one that this daemon has led in. */
+static void redis_known(void *ctx, const char *why)
+{
+    struct daemon *daemon = ctx;
+    if (daemon->stopping || daemon->stopped)
+        return;
+    if (daemon->foreign)
+        log_info("Redis is the right one again");
+    daemon->foreign = why[0] != '\0';
+    if (!daemon->foreign) {
+        daemon_lead_start(daemon);
+        return;
+    }
+    log_error("%s", why);
+    loop_timer_free(&daemon->lead_timer);
+    if (daemon->leading)
+        daemon_lead_stop(daemon);
+    if (daemon->ready_fd >= 0) {
+        daemon_say_ready(daemon, why);
+        daemon_finish(daemon, EXIT_UNREACHABLE);
+    }
+}
+
 static const struct redis_callbacks redis_callbacks = {.up = redis_up, .down = redis_down};
 
 static void give_up_on_redis(struct daemon *daemon)
@@ -64,6 +87,8 @@ static void ticked(void *ctx)
 {
     struct daemon *daemon = ctx;
     give_up_on_redis(daemon);
+    if (daemon->foreign && daemon->leading) /* it got the lease a moment before */
+        daemon_lead_stop(daemon);
     if (!daemon->leading || daemon->stopping)
         return;
     daemon_step(daemon, (struct flow_event){.kind = FLOW_EVENT_TICK});
@@ -127,7 +152,7 @@ static void stop(void *ctx, int signal_number)
     }
     daemon->stopping = true;
     loop_timer_stop(daemon->tick);
-    loop_timer_stop(daemon->lead_timer);
+    loop_timer_free(&daemon->lead_timer);
     queue_close(&daemon->follow);
     archive_stop(daemon->archive);
     loop_timer_start(daemon->stop_timer, STOP_MS, 0);
@@ -146,12 +171,18 @@ static void make_names(struct daemon *daemon, const char *name)
     snprintf(daemon->id, sizeof daemon->id, "%.100s-%s", daemon->name, daemon->boot);
 }
 
-static void make_store_directory(const char *path)
+/* Beside the profile store is kept which Redis was led in. */
+static void open_store(struct daemon *daemon)
 {
-    char *copy = mem_must_strdup(path);
+    char *copy = mem_must_strdup(daemon->config->store);
+    const char *directory = dirname(copy);
     struct err err;
-    if (path_make(dirname(copy), &err) != 0)
+    if (path_make(directory, &err) != 0)
         log_warn("the profile store has no place: %s", err.text);
+    daemon->store = store_writer_new(&daemon->loop, daemon->config->store);
+    char *path = mem_must_printf("%s/redis.epoch", directory);
+    queue_guard(daemon->queue, path, true, redis_known, daemon);
+    free(path);
     free(copy);
 }
 
@@ -168,8 +199,7 @@ static int open_all(struct daemon *daemon, struct err *err)
         return rc;
     daemon->brokers =
         mem_must_zalloc(((size_t)peer_brokers(daemon->peer) + 1) * sizeof *daemon->brokers);
-    make_store_directory(daemon->config->store);
-    daemon->store = store_writer_new(&daemon->loop, daemon->config->store);
+    open_store(daemon);
     daemon->archive = archive_new(daemon->queue, daemon->store, daemon->config->retain_s);
     daemon->tick = loop_timer_new(&daemon->loop, ticked, daemon);
     daemon->stop_timer = loop_timer_new(&daemon->loop, stop_timed_out, daemon);
@@ -209,7 +239,6 @@ int daemon_run(const struct config *config, const char *name, int ready_fd)
     loop_init(&daemon->loop);
     loop_on_stop(&daemon->loop, stop, daemon);
     if (open_all(daemon, &err) == 0) {
-        daemon_lead_start(daemon);
         while (!daemon->stopped && uv_run(&daemon->loop, UV_RUN_ONCE) != 0)
             ;
     } else {

@@ -55,6 +55,7 @@ struct daemon {
     bool reading_pace;           /* from the store, in the thread pool */
     const struct judged *judged; /* during the step that judges; else NULL */
 
+    bool foreign; /* Redis is not the one that it should be: nothing is done */
     bool stopping, stopped;
     int exit_code;
     int64_t redis_down_ms; /* since when, monotonic; 0: it answers */

@@ -39,6 +39,22 @@ static void replayed(void *ctx)
         attempts_publish(worker->attempts, worker->peer);
 }
 
+/* Redis is the one that the spool belongs to, or is not. */
+static void redis_known(void *ctx, const char *why)
+{
+    struct worker *worker = ctx;
+    if (worker->stopped)
+        return;
+    if (why[0] != '\0' && worker->replay == NULL)
+        give_up(worker, why);
+    else if (why[0] != '\0')
+        log_error("%s", why);
+    else if (worker->replay == NULL)
+        worker->replay = replay_new(worker->loop, worker->queue, worker->spool, replayed, worker);
+    else
+        log_info("Redis is the right one again");
+}
+
 static void redis_answered(void *ctx, const struct redis_value *value)
 {
     struct worker *worker = ctx;
@@ -51,7 +67,11 @@ static void redis_answered(void *ctx, const struct redis_value *value)
         give_up(worker, why);
         return;
     }
-    worker->replay = replay_new(worker->loop, worker->queue, worker->spool, replayed, worker);
+    char *name = mem_must_printf("%s/%s.epoch", PATH_SPOOL, worker->self->name);
+    char *path = path_of(worker->config->home, name);
+    queue_guard(worker->queue, path, false, redis_known, worker);
+    free(path);
+    free(name);
 }
 
 static void redis_down(void *ctx, const char *why)

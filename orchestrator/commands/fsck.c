@@ -4,6 +4,8 @@
 #include "orchestrator/client.h"
 
 static const struct command_option options[] = {
+    {"accept-new-epoch", 0, NULL,
+     "go on with what Redis has now, although it was emptied, replaced or put back", false},
     {"json", 0, NULL, "print one JSON object: tasks, findings", false},
     {0},
 };
@@ -48,6 +50,19 @@ static void print_end(const struct check *check)
     json_decref(object);
 }
 
+static int accept_epoch(struct client *client, struct invocation *invocation)
+{
+    struct client_answer answer = {0};
+    queue_accept_epoch(client->queue, client_answered, &answer);
+    int code = client_wait(client, invocation, &answer.done);
+    if (code != EXIT_DONE)
+        return code;
+    if (answer.status != QUEUE_OK)
+        return command_fail(invocation, EXIT_UNREACHABLE, "%s", answer.err);
+    fprintf(stderr, "Redis has a new epoch: workers and orchestrators go on within 5 s\n");
+    return EXIT_DONE;
+}
+
 static int run(struct client *client, struct invocation *invocation, struct check *check)
 {
     queue_fsck(client->queue, found, checked, check);
@@ -67,6 +82,8 @@ static int exec(struct invocation *invocation)
     int code = client_open(&client, invocation);
     if (code == EXIT_DONE)
         code = client_connect(&client, invocation, false);
+    if (code == EXIT_DONE && invocation_has(invocation, "accept-new-epoch"))
+        code = accept_epoch(&client, invocation);
     if (code == EXIT_DONE)
         code = run(&client, invocation, &check);
     client_close(&client);
@@ -78,7 +95,12 @@ const struct command command_fsck = {
     .name = "fsck",
     .args = "",
     .summary = "check every stored task against the queue's invariants",
-    .details = "Changes nothing. Exit code 1 when something was found.\n",
+    .details =
+        "Changes no task. Exit code 1 when something was found.\n"
+        "\n"
+        "Workers and orchestrators remember which Redis they work with, and stop when they\n"
+        "find an empty one, another one or an older copy in its place. If that is no mistake,\n"
+        "--accept-new-epoch makes them go on; work that it does not know is lost.\n",
     .options = options,
     .exec = exec,
 };
