@@ -46,6 +46,7 @@ struct attempt {
     int pending;      /* answers of the queue to come */
     bool asked;       /* the state's own request is one of them */
     bool renewing;    /* a renewal is one of them */
+    bool reclaimed;   /* the first answer to the claim came late */
     int repeats;      /* of the state's request */
     int64_t again_ms; /* when it is repeated; 0: not waiting */
     char nonce[40];

@@ -2,11 +2,11 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/failpoint.h"
 #include "common/log.h"
 #include "schemas/mem.h"
 #include "workers/attempt_internal.h"
 #include "workers/backoff.h"
-#include "common/failpoint.h"
 
 #define REPEAT_FIRST_MS 100
 #define REPEAT_MAX_MS 2000
@@ -51,6 +51,14 @@ static const struct queue_spend *spent_of(const struct attempt *attempt)
 
 /* --- claim ------------------------------------------------------------------------------------ */
 
+/* An answer that was long on its way says nothing of the lease: it may be over by now, and then the
+ * call would be paid for in vain. The same claim again renews it, or finds that it is another's. */
+static bool is_late(const struct attempt *attempt)
+{
+    const struct attempts_options *options = &attempt->all->options;
+    return !attempt->reclaimed && clock_ms() - attempt->asked_ms >= options->abandon_ms / 2;
+}
+
 static void claim_answered(void *ctx, enum queue_status status, const struct queue_claim *claim,
                            const char *err)
 {
@@ -60,6 +68,11 @@ static void claim_answered(void *ctx, enum queue_status status, const struct que
         return;
     if (status == QUEUE_OK && strlen(claim->token) >= sizeof attempt->token)
         status = QUEUE_STALE; /* not ours: the nonce in it is short */
+    if (status == QUEUE_OK && is_late(attempt)) {
+        attempt->reclaimed = true;
+        attempt_send_claim(attempt);
+        return;
+    }
     if (status != QUEUE_OK) {
         log_debug("%s/%s: not claimed: %s", dispatch->task, dispatch->sub,
                   queue_status_name(status));

@@ -2,6 +2,8 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -16,7 +18,9 @@
 #define RECEIVE_BUFFER_BYTES 1024L
 #define UPLOAD_BUFFER_BYTES 16384L
 #define IDLE_HANDLES_MAX 256
-#define KEEPALIVE_S 60L
+#define KEEPALIVE_S 15L
+#define KEEPALIVE_EVERY_S 5L
+#define SILENCE_MS 40000 /* until a host that does not even acknowledge is taken to be gone */
 #define DNS_CACHE_S 300L
 /* For every call curl walks through all connections of its multi handle to the same host: with
  * thousands on one handle it would do little else. */
@@ -91,6 +95,8 @@ static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_so
                     address->protocol);
     if (fd < 0)
         return CURL_SOCKET_BAD;
+    int silence_ms = SILENCE_MS;
+    setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &silence_ms, sizeof silence_ms);
     watches_begin(http->watches, fd);
     return fd;
 }
@@ -350,7 +356,7 @@ static CURL *handle_new(struct http *http)
     curl_easy_setopt(easy, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_BUFFER_BYTES);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);
     curl_easy_setopt(easy, CURLOPT_TCP_KEEPIDLE, KEEPALIVE_S);
-    curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_S);
+    curl_easy_setopt(easy, CURLOPT_TCP_KEEPINTVL, KEEPALIVE_EVERY_S);
     curl_easy_setopt(easy, CURLOPT_DNS_CACHE_TIMEOUT, DNS_CACHE_S);
     curl_easy_setopt(easy, CURLOPT_SHARE, http->share);
     curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, open_socket);

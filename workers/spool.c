@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,8 @@
 #define TRUNCATE_BYTES ((size_t)256 * 1024)      /* an empty spool's file may grow to this */
 #define REWRITE_BYTES ((size_t)16 * 1024 * 1024) /* smaller files are never rewritten */
 #define PENDING_BYTES ((size_t)64 * 1024)
+#define PROBE_BYTES ((size_t)64 * 1024)
+#define PROBE_MS 1000 /* while writing fails */
 
 struct extent {
     size_t at, len; /* len 0: none */
@@ -39,6 +42,8 @@ struct spool {
     int fd, lock_fd;
     bool durable;
     bool failing;       /* the last write failed, and that was logged */
+    int failure;        /* negative errno of that write */
+    bool told;          /* the watcher knows that writing fails */
     bool syncing;       /* a thread runs fdatasync */
     bool closed;        /* freed when the thread is done */
     size_t size;        /* good bytes of the file */
@@ -48,7 +53,9 @@ struct spool {
     struct live *live;  /* by token, in order of their beginning */
     unsigned sync_round;
     size_t unsynced; /* responses of this round that have not ended */
-    struct loop_timer *sync_timer;
+    struct loop_timer *sync_timer, *probe_timer;
+    spool_news_fn *news; /* NULL: nobody wants to know */
+    void *news_ctx;
     uv_prepare_t *turn; /* flushes pending records before the loop waits */
     uv_work_t work;
 };
@@ -200,11 +207,40 @@ static int write_all(int fd, struct iovec *parts, int n, size_t at)
 
 static void say_failed(struct spool *spool, int rc)
 {
-    if (!spool->failing)
-        log_error("cannot write %s: %s; the work goes on, but a crash now costs the answers that "
-                  "are not yet committed: make room on the disk",
-                  spool->path, strerror(-rc));
+    spool->failure = rc;
+    if (spool->failing)
+        return;
     spool->failing = true;
+    log_error("cannot write %s: %s; no new work is taken until it can be: make room on the disk",
+              spool->path, strerror(-rc));
+    /* Not from within whatever wanted to write. */
+    loop_timer_start(spool->probe_timer, 0, PROBE_MS);
+}
+
+/* Tells the watcher; then tries whether a response of usual size could be kept: a short record may
+ * find room where no answer does. */
+static void probe(void *ctx)
+{
+    static char nothing[PROBE_BYTES];
+    struct spool *spool = ctx;
+    char why[512] = "";
+    if (!spool->told) {
+        snprintf(why, sizeof why, "the spool %s cannot be written: %s", spool->path,
+                 strerror(-spool->failure));
+    } else {
+        struct iovec part = {nothing, sizeof nothing};
+        int rc = write_all(spool->fd, &part, 1, spool->size);
+        if (ftruncate(spool->fd, (off_t)spool->size) != 0) /* the next reader skips it */
+            log_debug("%s has nothing behind its records", spool->path);
+        if (rc != 0)
+            return;
+        log_info("%s can be written again", spool->path);
+        spool->failing = false;
+        loop_timer_stop(spool->probe_timer);
+    }
+    spool->told = spool->failing;
+    if (spool->news != NULL)
+        spool->news(spool->news_ctx, why);
 }
 
 /* Writes what is pending and the bytes of a response behind it. */
@@ -227,9 +263,6 @@ static int write_out(struct spool *spool, struct bytes outcome, struct bytes tim
             log_debug("%s keeps a torn record", spool->path);
         return rc;
     }
-    if (spool->failing)
-        log_info("%s can be written again", spool->path);
-    spool->failing = false;
     spool->size += total;
     return 0;
 }
@@ -465,6 +498,12 @@ void spool_end(struct spool *spool, const char *token)
     shorten(spool);
 }
 
+void spool_watch(struct spool *spool, spool_news_fn *fn, void *ctx)
+{
+    spool->news = fn;
+    spool->news_ctx = ctx;
+}
+
 size_t spool_outstanding(const struct spool *spool)
 {
     return HASH_COUNT(spool->live);
@@ -536,6 +575,8 @@ int spool_open(struct spool **ret, uv_loop_t *loop, const struct spool_options *
         return rc;
     }
     spool->sync_timer = loop_timer_new(loop, sync_due, spool);
+    spool->probe_timer = loop_timer_new(loop, probe, spool);
+    signal(SIGXFSZ, SIG_IGN); /* a limit of file sizes is a full disk, not the end */
     spool->turn = mem_must_zalloc(sizeof *spool->turn);
     uv_prepare_init(loop, spool->turn);
     spool->turn->data = spool;
@@ -558,6 +599,7 @@ void spool_close(struct spool **spool_ptr)
     if (spool->live == NULL && ftruncate(spool->fd, 0) != 0)
         log_debug("cannot empty %s", spool->path); /* the next start reads that all has ended */
     loop_timer_free(&spool->sync_timer);
+    loop_timer_free(&spool->probe_timer);
     uv_close((uv_handle_t *)spool->turn, turn_closed);
     spool->closed = true;
     if (!spool->syncing)

@@ -39,9 +39,15 @@ void spool_close(struct spool **spool);
 typedef void spool_replay_fn(void *ctx, const struct spool_record *record);
 void spool_replay(struct spool *spool, spool_replay_fn *fn, void *ctx);
 
-/* These never fail the caller: a full disk is logged (once, and when it is over), and the work goes
- * on unprotected. CLAIM and END reach the file with the loop's turn, a RESPONSE before the return.
- * The token names the attempt. */
+/* Told from the loop when records cannot be written (why: a sentence's part), and with "" when they
+ * can again, which is tried every second. Until then a crash costs the answers that are not yet
+ * committed, so no call should be begun that is paid for. */
+typedef void spool_news_fn(void *ctx, const char *why);
+void spool_watch(struct spool *spool, spool_news_fn *fn, void *ctx);
+
+/* These never fail the caller: a full disk is logged (once, and when it is over), and what runs
+ * goes on unprotected. CLAIM and END reach the file with the loop's turn, a RESPONSE before the
+ * return. The token names the attempt. */
 void spool_claim(struct spool *spool, const char *task, const char *sub, const char *token,
                  const char *arm);
 void spool_response(struct spool *spool, const char *task, const char *sub, const char *token,

@@ -33,6 +33,11 @@ void worker_news(struct worker *worker, const char *what, const char *text)
     peer_event(worker->peer, topic, &message);
 }
 
+static bool is_open(const struct worker *worker)
+{
+    return worker->healthy && !worker->draining && worker->halted[0] == '\0';
+}
+
 /* --- credit ------------------------------------------------------------------------------------
  */
 
@@ -60,12 +65,13 @@ static void send_ready(struct worker *worker, int broker)
     for (size_t i = 0; i < worker->arms.n; i++) {
         const struct arm *arm = &worker->arms.items[i];
         local = local && arm->local;
-        if (arm->paused == NULL) {
+        const char *why = worker->halted[0] != '\0' ? worker->halted : arm->paused;
+        if (why == NULL) {
             states[n] = arm_state_text(arm_state_at(arm->state, now_ms));
             names[n++] = arm->name;
             continue;
         }
-        snprintf(reasons[n_paused], sizeof reasons[0], "%s: %s", arm->name, arm->paused);
+        snprintf(reasons[n_paused], sizeof reasons[0], "%.100s: %.150s", arm->name, why);
         paused[n_paused] = reasons[n_paused];
         n_paused++;
     }
@@ -95,8 +101,7 @@ static void send_ready(struct worker *worker, int broker)
 
 void worker_introduce(struct worker *worker)
 {
-    bool open = worker->healthy && !worker->draining;
-    int64_t places = open ? worker->self->concurrency - n_busy(worker) : 0;
+    int64_t places = is_open(worker) ? worker->self->concurrency - n_busy(worker) : 0;
     int64_t delay_ms = 0;
     int64_t room = room_of(worker, &delay_ms);
     accounts_divide(worker->accounts, places, room);
@@ -146,7 +151,7 @@ static void grant_soon(struct worker *worker)
 
 static void owe(struct worker *worker, int broker)
 {
-    if (!worker->healthy || worker->draining || worker->peer == NULL)
+    if (!is_open(worker) || worker->peer == NULL)
         return;
     accounts_owe(worker->accounts, broker);
     grant_soon(worker);
@@ -217,8 +222,21 @@ void worker_decline_all(struct worker *worker, const char *reason)
         send_decline(worker, &dispatch, 0, reason);
 }
 
+/* An answer that could be lost with this process is not worth asking for. */
+static void spool_changed(void *ctx, const char *why)
+{
+    struct worker *worker = ctx;
+    snprintf(worker->halted, sizeof worker->halted, "%s", why);
+    if (why[0] != '\0')
+        worker_decline_all(worker, why);
+    if (worker->peer != NULL)
+        worker_introduce(worker);
+}
+
 void worker_open_backlog(struct worker *worker)
 {
+    if (worker->provider->build != NULL) /* else answers cost nothing */
+        spool_watch(worker->spool, spool_changed, worker);
     struct backlog_options options = {
         .loop = worker->loop,
         .governor = worker->governor,
@@ -259,6 +277,8 @@ static void on_dispatch(struct worker *worker, int broker, const struct message 
         send_decline(worker, &dispatch, 0, "the worker is leaving");
     } else if (!worker->healthy) {
         send_decline(worker, &dispatch, UNHEALTHY_MS, "its runtime is not usable now");
+    } else if (worker->halted[0] != '\0') {
+        send_decline(worker, &dispatch, UNHEALTHY_MS, worker->halted);
     } else {
         backlog_push(worker->backlog, &dispatch);
         backlog_pump(worker->backlog);

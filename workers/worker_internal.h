@@ -53,6 +53,7 @@ struct worker {
     uv_prepare_t *turn;     /* sends what is owed before the loop waits */
     uv_signal_t *reload;    /* SIGHUP */
     bool welcomed, healthy; /* a broker answered; the runtime (if any) is usable */
+    char halted[600];       /* why no call is begun, whatever a broker offers; "": nothing */
     bool news_due;          /* what its runtime does is to be told to who came meanwhile */
     bool draining, aborted, stopped;
     char failure[1024];

@@ -161,7 +161,7 @@ $([ -z "$curve" ] || echo "  curve: {enabled: true, keys: $dir/keys}")
 $([ -n "$curve" ] || ! grep -q insecure "$dir/broker.help" || echo "  curve: {enabled: false}")
 queue: {lease_ms: 4000, renew_ms: 1000, abandon_ms: 2500, max_attempts: 8}
 providers:
-  sim: {api: openai, base_url: "http://$(address cloud):$2", key: env:SIM_KEY, timeouts: {first_token_ms: 5000, gap_ms: 3000}}
+  sim: {api: openai, base_url: "http://$(address cloud):$2", key: env:SIM_KEY, timeouts: {first_token_ms: 5000, gap_ms: 3000}, breaker: {failures: 0}}
 models:
   m: {provider: sim, name: sim, context: 32768}
 workers:

@@ -505,6 +505,33 @@ static void without_redis_for_too_long_the_call_is_abandoned(void **state)
     assert_string_equal(bench->error_class, "worker_lost");
 }
 
+static bool is_claimed(void)
+{
+    return attempts_running(bench->attempts) == 1 && redis_pending(queue_redis(bench->queue)) > 0;
+}
+
+static void a_claim_that_was_long_on_its_way_is_renewed_before_the_call(void **state)
+{
+    (void)state;
+    submit(false);
+    open_attempts(60000, 250, 1000);
+    kill(bench->fixture.redis_pid, SIGSTOP);
+    start("hold", "a");
+    wait_for(is_claimed);
+    int64_t until_ms = clock_ms() + 1100;
+    bool never = false;
+    while (clock_ms() < until_ms)
+        loop_run_until(&bench->loop, &never, 100);
+    kill(bench->fixture.redis_pid, SIGCONT);
+    wait_for(is_streaming);
+    loop_run_until(&bench->loop, &never, 300); /* the sweep would find the lease too old */
+    http_server_release(bench->server);
+    wait_for(has_ended);
+    assert_state("a", SUB_DONE);
+    assert_int_equal(http_server_requests(bench->server), 1);
+    assert_int_equal(bench->attempts_made, 1);
+}
+
 static void set_memory_limit(const char *bytes)
 {
     const char *argv[] = {"CONFIG", "SET", "maxmemory", bytes};
@@ -601,6 +628,7 @@ int main(void)
         ATTEMPT_TEST(renewals_keep_a_slow_call_alive),
         ATTEMPT_TEST(a_restart_of_redis_in_the_middle_costs_nothing),
         ATTEMPT_TEST(without_redis_for_too_long_the_call_is_abandoned),
+        ATTEMPT_TEST(a_claim_that_was_long_on_its_way_is_renewed_before_the_call),
         ATTEMPT_TEST(a_commit_that_redis_refuses_is_repeated),
         ATTEMPT_TEST(a_worker_that_must_go_gives_its_attempts_back),
         ATTEMPT_TEST(a_damaged_record_is_dead_and_said_so),

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "common/log.h"
 #include "tests/lib/workbench.h"
@@ -220,6 +221,49 @@ static void a_cancel_stops_the_call(void **state)
     assert_true(workbench_credit_becomes(bench, 4));
 }
 
+static void limit_files(pid_t pid, rlim_t bytes)
+{
+    struct rlimit limit;
+    assert_int_equal(prlimit(pid, RLIMIT_FSIZE, NULL, &limit), 0);
+    limit.rlim_cur = bytes < limit.rlim_max ? bytes : limit.rlim_max;
+    assert_int_equal(prlimit(pid, RLIMIT_FSIZE, &limit, NULL), 0);
+}
+
+static bool is_halted(struct workbench *own)
+{
+    workbench_status(own);
+    return strstr(own->paused, "cannot be written") != NULL && own->credit == 0;
+}
+
+static bool is_open(struct workbench *own)
+{
+    workbench_status(own);
+    return own->paused[0] == '\0' && own->credit == 4;
+}
+
+/* A limit of file sizes stands for a full disk. */
+static void with_a_full_disk_what_runs_is_committed_and_nothing_is_begun(void **state)
+{
+    (void)state;
+    pid_t worker = workbench_start_worker(bench, "w-hold");
+    submit();
+    offer("m-hold");
+    workbench_wait_requests(bench, 1);
+    limit_files(worker, 0);
+    http_server_release(bench->server);
+    assert_true(workbench_reaches(bench, SUB_DONE));
+    workbench_wait(bench, is_halted);
+    submit();
+    offer("m-hold");
+    bool never = false;
+    loop_run_until(&bench->loop, &never, 500);
+    assert_int_equal(http_server_requests(bench->server), 1);
+    limit_files(worker, RLIM_INFINITY);
+    assert_true(workbench_reaches(bench, SUB_DONE));
+    assert_int_equal(http_server_requests(bench->server), 2);
+    workbench_wait(bench, is_open);
+}
+
 static void a_restarted_broker_is_introduced_to_again(void **state)
 {
     (void)state;
@@ -332,6 +376,7 @@ int main(void)
         WORKER_TEST(a_drain_that_takes_too_long_gives_the_work_back),
         WORKER_TEST(a_drain_message_stops_the_worker),
         WORKER_TEST(a_cancel_stops_the_call),
+        WORKER_TEST(with_a_full_disk_what_runs_is_committed_and_nothing_is_begun),
         WORKER_TEST(a_restarted_broker_is_introduced_to_again),
         WORKER_TEST(two_workers_of_one_name_refuse),
         WORKER_TEST(a_missing_key_is_told_at_the_start),
