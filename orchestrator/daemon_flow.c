@@ -104,6 +104,11 @@ static void barrier(struct daemon *daemon, const struct flow_action *action)
     store_writer_barrier(daemon->store, rows_kept, answer_new(daemon, QUEUE_INDEX_READY));
 }
 
+static void release(struct daemon *daemon, const struct flow_action *action)
+{
+    (void)daemon, (void)action;
+}
+
 /* --- steps ----------------------------------------------------------------------------------- */
 
 typedef void act_fn(struct daemon *daemon, const struct flow_action *action);
@@ -120,6 +125,7 @@ static act_fn *const acts[] = {
     [FLOW_RECORD] = record,
     [FLOW_BARRIER] = barrier,
     [FLOW_CHECKPOINT] = checkpoint,
+    [FLOW_RELEASE] = release,
     [FLOW_NOTE] = daemon_note,
     [FLOW_WAIT] = daemon_wait,
     [FLOW_PUBLISH] = daemon_publish,

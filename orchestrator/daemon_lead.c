@@ -7,6 +7,7 @@
 
 #include "common/json.h"
 #include "common/log.h"
+#include "common/task_id.h"
 #include "orchestrator/command.h"
 #include "orchestrator/daemon_state.h"
 
@@ -76,6 +77,8 @@ static void lead(struct daemon *daemon)
     daemon->term++;
     daemon->flow = flow_new(&options);
     log_info("%s leads", daemon->name);
+    for (int shard = 0; shard < SHARD_COUNT; shard++)
+        daemon_step(daemon, (struct flow_event){.kind = FLOW_EVENT_GAINED, .shard = shard});
     announce(daemon); /* it did not lead when it did so last */
     welcome_known_brokers(daemon);
 }

@@ -197,6 +197,8 @@ static void on_queue(struct flow *flow, const struct flow_event *event)
     const struct queue_event *queue = event->queue;
     struct shard *shard = &flow->shards[queue->shard];
     struct stream_id id = flow_stream_id(queue->id);
+    if (shard->state != SHARD_HELD)
+        return; /* another orchestrator's */
     if (flow_stream_cmp(id, shard->last) < 0)
         return; /* the connection was lost and this came again */
     if (flow_stream_cmp(id, shard->last) > 0)
@@ -254,6 +256,9 @@ const struct flow_action *flow_step(struct flow *flow, const struct flow_event *
         [FLOW_EVENT_PLAN] = flow_expand_judged,
         [FLOW_EVENT_EXPANDED] = flow_expand_finished,
         [FLOW_EVENT_DURABLE] = on_durable,
+        [FLOW_EVENT_GAINED] = flow_shards_gained,
+        [FLOW_EVENT_LEAVE] = flow_shards_leave,
+        [FLOW_EVENT_DROPPED] = flow_shards_dropped,
         [FLOW_EVENT_TICK] = on_tick,
         [FLOW_EVENT_STOP] = on_stop,
     };
@@ -272,6 +277,11 @@ const struct flow_action *flow_step(struct flow *flow, const struct flow_event *
 size_t flow_offered(const struct flow *flow, int broker)
 {
     return flow->brokers[broker].n_offered;
+}
+
+bool flow_holds(const struct flow *flow, int shard)
+{
+    return flow->shards[shard].state == SHARD_HELD;
 }
 
 size_t flow_expanding(const struct flow *flow)

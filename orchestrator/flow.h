@@ -2,7 +2,9 @@
  *
  * No I/O, no clock, no randomness: every event brings the time, so a run can be replayed. Redis is
  * the truth; this state is a cache of which ready subtasks have been offered to which broker, and
- * of how far each shard's outbox has been applied. Losing it loses nothing but time. */
+ * of how far each shard's outbox has been applied. Losing it loses nothing but time.
+ *
+ * It acts on the shards that it holds, and on no others: at first on none. */
 #ifndef ORCHESTRATOR_FLOW_H
 #define ORCHESTRATOR_FLOW_H
 
@@ -49,6 +51,10 @@ enum flow_event_kind {
     FLOW_EVENT_PLAN,       /* answer to FLOW_READ: task, sub, verdict, text (complaint) */
     FLOW_EVENT_EXPANDED,   /* answer to FLOW_EXPAND: task, sub, status */
     FLOW_EVENT_DURABLE,    /* answer to FLOW_BARRIER */
+    FLOW_EVENT_GAINED,     /* shard: ours from now on; its outbox comes from the checkpoint */
+    FLOW_EVENT_LEAVE,      /* shard: nothing more is done for it; RELEASE follows when all that was
+                              done is kept and its checkpoint written */
+    FLOW_EVENT_DROPPED,    /* shard: not ours any more: forgotten at once, offers included */
     FLOW_EVENT_TICK,
     FLOW_EVENT_STOP, /* all records are durable: the last checkpoints are written */
 };
@@ -90,6 +96,7 @@ enum flow_action_kind {
     FLOW_RECORD,     /* timing: keep it */
     FLOW_BARRIER,    /* answer DURABLE once all records so far are kept, or cannot be */
     FLOW_CHECKPOINT, /* shard, id */
+    FLOW_RELEASE,    /* shard: answer to LEAVE; another orchestrator may have it */
     FLOW_PUBLISH,    /* task, sub, what, text, alone; meta, queue, arm, worker where there are */
     FLOW_NOTE,       /* task, sub, meta, avoid, text: say why it waits ("" : nobody serves it) */
     FLOW_WAIT,       /* the same, unless an arm may run it now */
@@ -132,5 +139,7 @@ const struct flow_action *flow_step(struct flow *flow, const struct flow_event *
 size_t flow_offered(const struct flow *flow, int broker);
 size_t flow_hedges(const struct flow *flow);
 size_t flow_expanding(const struct flow *flow);
+/* Whether it acts on the shard: gained, and neither leaving nor dropped. */
+bool flow_holds(const struct flow *flow, int shard);
 
 #endif

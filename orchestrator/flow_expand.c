@@ -54,7 +54,7 @@ void flow_expand_judged(struct flow *flow, const struct flow_event *event)
 {
     struct shard *shard = &flow->shards[event->shard];
     struct expansion *expansion = find(shard, event->task, event->sub);
-    if (expansion == NULL)
+    if (expansion == NULL || shard->state != SHARD_HELD)
         return;
     if (event->verdict == FLOW_VERDICT_LATER) {
         try_later(flow, expansion);
@@ -114,6 +114,12 @@ static void free_list(struct expansion_list *list)
 void flow_expand_bury(struct flow *flow)
 {
     free_list(&flow->done);
+}
+
+void flow_expand_drop_shard(struct flow *flow, struct shard *shard)
+{
+    TAILQ_CONCAT(&flow->done, &shard->expansions, link);
+    shard->n_expansions = 0;
 }
 
 void flow_expand_release(struct flow *flow)

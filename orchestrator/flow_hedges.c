@@ -182,6 +182,19 @@ void flow_hedges_drop_task(struct flow *flow, const char *task, bool running)
             withdraw(flow, hedge);
 }
 
+void flow_hedges_drop_shard(struct flow *flow, int shard, bool withdraw_them)
+{
+    struct hedge *hedge, *next;
+    HASH_ITER (hh, flow->hedges, hedge, next) {
+        if (hedge->shard != shard)
+            continue;
+        if (withdraw_them)
+            withdraw(flow, hedge);
+        else
+            forget(flow, hedge);
+    }
+}
+
 void flow_hedges_broker_gone(struct flow *flow, int broker)
 {
     struct hedge *hedge, *next;

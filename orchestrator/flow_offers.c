@@ -289,6 +289,13 @@ void flow_entries_drop_task(struct flow *flow, int shard, const char *task)
             flow_entry_remove(flow, entry, true);
 }
 
+void flow_entries_drop_shard(struct flow *flow, int shard, bool withdraw)
+{
+    struct entry *entry, *next;
+    TAILQ_FOREACH_SAFE (entry, &flow->shards[shard].entries, by_shard, next)
+        flow_entry_remove(flow, entry, withdraw);
+}
+
 static void unpark(struct flow *flow, size_t most)
 {
     struct entry *entry, *next;
@@ -460,7 +467,8 @@ void flow_broker_welcome(struct flow *flow, const struct flow_event *event)
     broker->limit = event->limit > 0 ? (size_t)event->limit : 1;
     offer_waiting(flow);
     for (int i = 0; i < SHARD_COUNT && !was_up; i++)
-        flow_shard_more(flow, &flow->shards[i], true);
+        if (flow->shards[i].state == SHARD_HELD)
+            flow_shard_more(flow, &flow->shards[i], true);
 }
 
 void flow_broker_window(struct flow *flow, const struct flow_event *event)

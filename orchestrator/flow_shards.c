@@ -1,5 +1,5 @@
-/* Reading the shards' indexes: refilling from the ready index, expired leases, due retries; and the
- * checkpoints of the outboxes. */
+/* Which shards are held. Reading their indexes: refilling from the ready index, expired leases, due
+ * retries; and the checkpoints of the outboxes. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +29,61 @@ void flow_shard_more(struct flow *flow, struct shard *shard, bool more)
 {
     flow->n_more += (size_t)more - (size_t)shard->more;
     shard->more = more;
+}
+
+/* --- coming and going ------------------------------------------------------------------------ */
+
+/* Scans that are under way stay counted until they are answered. */
+static void forget(struct flow *flow, int index, bool withdraw)
+{
+    struct shard *shard = &flow->shards[index];
+    flow_entries_drop_shard(flow, index, withdraw);
+    flow_hedges_drop_shard(flow, index, withdraw);
+    flow_shard_more(flow, shard, false);
+    for (int which = 0; which <= QUEUE_INDEX_DELAY; which++)
+        shard->stale[which] = shard->scanning[which];
+}
+
+static void become_foreign(struct flow *flow, struct shard *shard)
+{
+    flow_expand_drop_shard(flow, shard);
+    shard->state = SHARD_FOREIGN;
+    shard->last = shard->before = shard->candidate = shard->saved = (struct stream_id){0};
+}
+
+void flow_shards_gained(struct flow *flow, const struct flow_event *event)
+{
+    struct shard *shard = &flow->shards[event->shard];
+    if (shard->state != SHARD_FOREIGN)
+        return;
+    shard->state = SHARD_HELD;
+    shard->rewind = true;
+    shard->active_ms = 0;
+    shard->failed_ms = -FAILED_MS;
+    shard->next_whole_ms = 0;
+    for (int which = 0; which <= QUEUE_INDEX_DELAY; which++)
+        shard->next_ms[which] = 0;
+    flow_shard_more(flow, shard, flow_any_broker(flow));
+}
+
+void flow_shards_leave(struct flow *flow, const struct flow_event *event)
+{
+    struct shard *shard = &flow->shards[event->shard];
+    if (shard->state != SHARD_HELD)
+        return;
+    forget(flow, event->shard, true);
+    shard->state = SHARD_LEAVING;
+    flow->leaving = true;
+}
+
+/* Whoever holds it now has offered its subtasks anew, in the place of our offers. */
+void flow_shards_dropped(struct flow *flow, const struct flow_event *event)
+{
+    struct shard *shard = &flow->shards[event->shard];
+    if (shard->state == SHARD_FOREIGN)
+        return;
+    forget(flow, event->shard, false);
+    become_foreign(flow, shard);
 }
 
 /* --- scans ----------------------------------------------------------------------------------- */
@@ -156,7 +211,12 @@ static void act_on_items(struct flow *flow, struct shard *shard, enum flow_actio
 void flow_shards_items(struct flow *flow, const struct flow_event *event)
 {
     struct shard *shard = &flow->shards[event->shard];
-    shard->scanning[event->index] = false;
+    bool stale = shard->stale[event->index] || shard->state != SHARD_HELD;
+    shard->scanning[event->index] = shard->stale[event->index] = false;
+    if (stale) {
+        flow->asked -= event->index == QUEUE_INDEX_READY ? shard->asked : 0;
+        return;
+    }
     if (event->n_items > 0)
         shard->active_ms = flow->now_ms;
     if (event->index == QUEUE_INDEX_READY)
@@ -190,6 +250,8 @@ static void tick_ready(struct flow *flow, int index)
 static void tick_shard(struct flow *flow, int index)
 {
     struct shard *shard = &flow->shards[index];
+    if (shard->state != SHARD_HELD)
+        return;
     bool failed = flow->now_ms - shard->failed_ms < FAILED_MS;
     int64_t every_ms = usual_ms(flow, shard);
     scan_if_due(flow, index, QUEUE_INDEX_LEASE, every_ms);
@@ -230,27 +292,38 @@ static struct stream_id applied(const struct shard *shard)
 
 static bool begin_checkpoint(struct flow *flow)
 {
-    bool any = false;
+    bool any = flow->leaving;
+    flow->leaving = false;
     for (int i = 0; i < SHARD_COUNT; i++) {
         struct shard *shard = &flow->shards[i];
         shard->candidate = applied(shard);
         any = any || flow_stream_cmp(shard->candidate, shard->saved) > 0;
+        if (shard->state == SHARD_LEAVING)
+            shard->state = SHARD_FLUSHING;
     }
     return any;
 }
 
-static void end_checkpoint(struct flow *flow)
+static void end_checkpoint_of(struct flow *flow, int index)
 {
-    for (int i = 0; i < SHARD_COUNT; i++) {
-        struct shard *shard = &flow->shards[i];
-        if (flow_stream_cmp(shard->candidate, shard->saved) <= 0)
-            continue;
+    struct shard *shard = &flow->shards[index];
+    if (flow_stream_cmp(shard->candidate, shard->saved) > 0) {
         struct flow_action *action = flow_act(flow, FLOW_CHECKPOINT);
-        action->shard = i;
+        action->shard = index;
         snprintf(action->id, sizeof action->id, "%" PRIu64 "-%" PRIu64, shard->candidate.ms,
                  shard->candidate.seq);
         shard->saved = shard->candidate;
     }
+    if (shard->state == SHARD_FLUSHING) {
+        flow_act(flow, FLOW_RELEASE)->shard = index;
+        become_foreign(flow, shard);
+    }
+}
+
+static void end_checkpoint(struct flow *flow)
+{
+    for (int i = 0; i < SHARD_COUNT; i++)
+        end_checkpoint_of(flow, i);
 }
 
 void flow_shards_durable(struct flow *flow)
@@ -271,7 +344,7 @@ void flow_shards_tick(struct flow *flow)
 {
     for (int i = 0; i < SHARD_COUNT; i++)
         tick_shard(flow, i);
-    if (flow->barrier || flow->now_ms < flow->next_checkpoint_ms)
+    if (flow->barrier || (flow->now_ms < flow->next_checkpoint_ms && !flow->leaving))
         return;
     flow->next_checkpoint_ms = flow->now_ms + flow->options.checkpoint_ms;
     if (!begin_checkpoint(flow))

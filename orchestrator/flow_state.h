@@ -90,12 +90,21 @@ enum scan_kind {
     SCAN_WHOLE, /* everything: finds every gap, and offers that are void */
 };
 
+enum shard_state {
+    SHARD_FOREIGN, /* nothing is known of it, and nothing done */
+    SHARD_HELD,
+    SHARD_LEAVING,  /* nothing is done any more; waits for a barrier to begin */
+    SHARD_FLUSHING, /* until that barrier is answered */
+};
+
 struct shard {
+    enum shard_state state;
     struct entry_list entries;
     size_t n_known; /* entries that are not TAKEN: at the front of the ready index */
     bool more;      /* the ready index may hold entries that we don't know */
     bool rewind;    /* the next scan of the ready index starts at 0 */
     bool scanning[QUEUE_INDEX_DELAY + 1];
+    bool stale[QUEUE_INDEX_DELAY + 1]; /* the scan under way is of an earlier time of holding it */
     int64_t next_ms[QUEUE_INDEX_DELAY + 1];
     int64_t active_ms;        /* last sign of life */
     int64_t failed_ms;        /* last failure: retries become due soon */
@@ -130,6 +139,7 @@ struct flow {
     struct shard shards[SHARD_COUNT];
     struct flow_broker *brokers;
     size_t n_more;  /* shards with more */
+    bool leaving;   /* a shard waits for a barrier to begin */
     int next_shard; /* where the next refill begins */
     int64_t asked;  /* items asked for by scans under way for refilling */
     bool barrier;   /* one is under way */
@@ -162,6 +172,8 @@ bool flow_entry_ready(struct flow *flow, int shard, const struct queue_item *ite
 void flow_entry_remove(struct flow *flow, struct entry *entry, bool withdraw);
 void flow_entry_finished(struct flow *flow, const char *task, const char *sub, int64_t attempt);
 void flow_entries_drop_task(struct flow *flow, int shard, const char *task);
+/* All of the shard; `withdraw`: brokers are told too. */
+void flow_entries_drop_shard(struct flow *flow, int shard, bool withdraw);
 void flow_entry_taken(struct flow *flow, const struct flow_event *event);
 void flow_entry_declined(struct flow *flow, const struct flow_event *event);
 void flow_entry_unserved(struct flow *flow, const struct flow_event *event);
@@ -200,13 +212,17 @@ void flow_hedges_failed(struct flow *flow, const char *task, const char *sub, in
 void flow_hedges_finished(struct flow *flow, const char *task, const char *sub);
 /* No subtask of the task is hedged any more; `running`: nor are those that run already. */
 void flow_hedges_drop_task(struct flow *flow, const char *task, bool running);
+void flow_hedges_drop_shard(struct flow *flow, int shard, bool withdraw);
 void flow_hedges_broker_gone(struct flow *flow, int broker);
 void flow_hedges_tick(struct flow *flow);
 void flow_hedges_bury(struct flow *flow);
 void flow_hedges_release(struct flow *flow);
 
-/* flow_shards.c: scans, checkpoints */
+/* flow_shards.c: whose they are, scans, checkpoints */
 void flow_shards_init(struct flow *flow);
+void flow_shards_gained(struct flow *flow, const struct flow_event *event);
+void flow_shards_leave(struct flow *flow, const struct flow_event *event);
+void flow_shards_dropped(struct flow *flow, const struct flow_event *event);
 void flow_shard_more(struct flow *flow, struct shard *shard, bool more);
 void flow_shards_refill(struct flow *flow);
 void flow_shards_items(struct flow *flow, const struct flow_event *event);
@@ -222,6 +238,7 @@ void flow_expand_start(struct flow *flow, struct shard *shard, const char *task,
 void flow_expand_judged(struct flow *flow, const struct flow_event *event);
 void flow_expand_finished(struct flow *flow, const struct flow_event *event);
 void flow_expand_tick(struct flow *flow, struct shard *shard);
+void flow_expand_drop_shard(struct flow *flow, struct shard *shard);
 void flow_expand_release(struct flow *flow);
 void flow_expand_bury(struct flow *flow);
 

@@ -62,6 +62,20 @@ static int64_t hedge_ms(void *ctx, struct bytes meta, const char *arm)
     return strcmp(arm, "slow@p") == 0 ? hedge_after_ms : -1;
 }
 
+/* A flow that holds all shards. */
+static struct flow *whole_flow(const struct flow_options *options)
+{
+    struct flow *made = flow_new(options);
+    size_t n;
+    for (int shard = 0; shard < SHARD_COUNT; shard++) {
+        struct flow_event event = filled((struct flow_event){.kind = FLOW_EVENT_GAINED});
+        event.shard = shard;
+        flow_step(made, &event, &n);
+        assert_int_equal(n, 0);
+    }
+    return made;
+}
+
 static void start(int brokers)
 {
     struct flow_options options = flow_defaults;
@@ -69,7 +83,7 @@ static void start(int brokers)
     options.brokers = brokers;
     options.reserve_max = 0; /* what is beyond the window is read again */
     now_ms = 1000;
-    flow = flow_new(&options);
+    flow = whole_flow(&options);
 }
 
 static void end(void)
@@ -197,7 +211,7 @@ static void what_is_beyond_the_window_waits_in_the_reserve_by_priority(void **st
     struct flow_options options = flow_defaults;
     options.reserve_max = 2;
     now_ms = 1000;
-    flow = flow_new(&options);
+    flow = whole_flow(&options);
     welcome(0, 1);
     ready("t", "a", 0);
     ready("t", "b", 0);
@@ -815,6 +829,149 @@ static void a_lost_attempt_is_recorded_and_changes_nothing(void **state)
     hedge_after_ms = -1;
 }
 
+/* --- shards that come and go ------------------------------------------------------------------ */
+
+static void shard_event(enum flow_event_kind kind, int shard)
+{
+    step((struct flow_event){.kind = kind, .shard = shard});
+}
+
+static void a_shard_that_is_not_held_is_left_alone(void **state)
+{
+    (void)state;
+    start(1);
+    flow_free(&flow);
+    struct flow_options options = flow_defaults;
+    flow = flow_new(&options);
+    welcome(0, 10);
+    assert_int_equal(n_actions, 0);
+    ready("t", "a", 0);
+    assert_int_equal(n_actions, 0);
+    step((struct flow_event){.kind = FLOW_EVENT_TICK});
+    assert_int_equal(n_actions, 0);
+    assert_false(flow_holds(flow, 0));
+    shard_event(FLOW_EVENT_GAINED, 5);
+    assert_true(flow_holds(flow, 5));
+    for (size_t i = 0; i < n_actions; i++)
+        assert_int_equal(actions[i].shard, 5);
+    step((struct flow_event){.kind = FLOW_EVENT_TICK});
+    for (size_t i = 0; i < n_actions; i++)
+        assert_int_equal(actions[i].shard, 5);
+    assert_int_equal(count(FLOW_SCAN), 2); /* the ready index is being read already */
+    end();
+}
+
+static void a_shard_that_leaves_is_withdrawn_kept_checkpointed_and_only_then_released(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    assert_int_equal(flow_offered(flow, 0), 1);
+    shard_event(FLOW_EVENT_LEAVE, 0);
+    assert_string_equal(only(FLOW_WITHDRAW)->sub, "a");
+    assert_int_equal(flow_offered(flow, 0), 0);
+    assert_false(flow_holds(flow, 0));
+    ready("t", "b", 0); /* it was on its way: the next owner reads it */
+    assert_int_equal(n_actions, 0);
+    char id[32];
+    snprintf(id, sizeof id, "1-%d", sequence - 1);
+    now_ms += 1;
+    step((struct flow_event){.kind = FLOW_EVENT_TICK}); /* it does not wait for the next turn */
+    only(FLOW_BARRIER);
+    assert_int_equal(count(FLOW_RELEASE), 0);
+    step((struct flow_event){.kind = FLOW_EVENT_DURABLE});
+    assert_string_equal(only(FLOW_CHECKPOINT)->id, id);
+    assert_int_equal(only(FLOW_RELEASE)->shard, 0);
+    assert_int_equal(actions[n_actions - 1].kind, FLOW_RELEASE);
+    end();
+}
+
+static void a_barrier_under_way_does_not_release_a_shard_that_leaves_after_it(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    tick_after(flow_defaults.checkpoint_ms);
+    only(FLOW_BARRIER);
+    ready("t", "b", 0);
+    shard_event(FLOW_EVENT_LEAVE, 0);
+    step((struct flow_event){.kind = FLOW_EVENT_DURABLE});
+    assert_int_equal(count(FLOW_RELEASE), 0);
+    tick_after(1);
+    only(FLOW_BARRIER);
+    step((struct flow_event){.kind = FLOW_EVENT_DURABLE});
+    char id[32];
+    snprintf(id, sizeof id, "1-%d", sequence);
+    assert_string_equal(only(FLOW_CHECKPOINT)->id, id);
+    only(FLOW_RELEASE);
+    end();
+}
+
+static void a_plan_under_way_is_left_to_the_next_owner(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", PLAN_NODE, 0);
+    char id[32];
+    snprintf(id, sizeof id, "1-%d", sequence);
+    queue_event((struct queue_event){
+        .kind = QUEUE_EVENT_DONE, .task = "t", .sub = PLAN_NODE, .expands = true});
+    only(FLOW_READ);
+    shard_event(FLOW_EVENT_LEAVE, 0);
+    step((struct flow_event){.kind = FLOW_EVENT_PLAN,
+                             .task = "t",
+                             .sub = PLAN_NODE,
+                             .verdict = FLOW_VERDICT_PLAN,
+                             .text = ""});
+    assert_int_equal(n_actions, 0);
+    tick_after(1);
+    step((struct flow_event){.kind = FLOW_EVENT_DURABLE});
+    assert_string_equal(only(FLOW_CHECKPOINT)->id, id); /* the one before the plan */
+    only(FLOW_RELEASE);
+    assert_int_equal(flow_expanding(flow), 0);
+    end();
+}
+
+static void a_dropped_shard_is_forgotten_at_once_and_begins_anew(void **state)
+{
+    (void)state;
+    start_settled(10);
+    ready("t", "a", 0);
+    taken("a", "m@p", false);
+    ready("t", "b", 0);
+    tick_after(flow_defaults.idle_scan_ms);
+    assert_true(count(FLOW_SCAN) > 0);
+    only(FLOW_BARRIER);
+    shard_event(FLOW_EVENT_DROPPED, 0);
+    assert_int_equal(n_actions, 0); /* its offers may be another's by now */
+    assert_int_equal(flow_offered(flow, 0), 0);
+    step((struct flow_event){.kind = FLOW_EVENT_DURABLE});
+    assert_int_equal(count(FLOW_CHECKPOINT), 0);
+    shard_event(FLOW_EVENT_GAINED, 0);
+    struct queue_item item = {.task = "t", .sub = "old"};
+    step((struct flow_event){
+        .kind = FLOW_EVENT_ITEMS, .index = QUEUE_INDEX_READY, .items = &item, .n_items = 1});
+    assert_int_equal(count(FLOW_OFFER), 0); /* the answer is of the time before */
+    item.sub = "b";
+    tick_after(1);
+    step((struct flow_event){
+        .kind = FLOW_EVENT_ITEMS, .index = QUEUE_INDEX_READY, .items = &item, .n_items = 1});
+    assert_string_equal(only(FLOW_OFFER)->sub, "b");
+    end();
+}
+
+static void hedges_go_with_their_shard(void **state)
+{
+    (void)state;
+    start_hedged(10);
+    assert_int_equal(flow_hedges(flow), 1);
+    shard_event(FLOW_EVENT_DROPPED, 1);
+    assert_int_equal(flow_hedges(flow), 1);
+    shard_event(FLOW_EVENT_DROPPED, 0);
+    assert_int_equal(flow_hedges(flow), 0);
+    end_hedged();
+}
+
 /* --- a world that loses things --------------------------------------------------------------- */
 
 #define SUBS 300
@@ -847,8 +1004,9 @@ struct world {
     struct flow_action scans[256]; /* asked, not answered */
     size_t n_scans;
     bool barrier;
-    int reads[SUBS];
+    int reads[SUBS * 4];
     size_t n_reads;
+    bool leaving[SHARDS];
 };
 
 static struct world world;
@@ -910,13 +1068,20 @@ static void apply_action(struct flow_action action)
         }
         break;
     case FLOW_READ:
-        world.reads[world.n_reads++] = sub;
+        assert_true(flow_holds(flow, sub % SHARDS));
+        if (world.n_reads < SUBS * 4) /* else the answer is lost with the time of holding it */
+            world.reads[world.n_reads++] = sub;
         break;
     case FLOW_BARRIER:
         world.barrier = true;
         break;
     case FLOW_CHECKPOINT:
+        assert_true(strtoul(action.id + 2, NULL, 10) > world.checkpoint[action.shard]);
         world.checkpoint[action.shard] = strtoul(action.id + 2, NULL, 10);
+        break;
+    case FLOW_RELEASE:
+        assert_true(world.leaving[action.shard]);
+        world.leaving[action.shard] = false;
         break;
     default:
         break;
@@ -1107,13 +1272,29 @@ static void restart_flow(void)
     options.reserve_max = world.reserve;
     options.hedge_ms = hedge_ms;
     flow_free(&flow);
-    flow = flow_new(&options);
+    flow = whole_flow(&options);
     world.n_scans = world.n_reads = 0;
+    memset(world.leaving, 0, sizeof world.leaving);
     world.barrier = false;
     for (int i = 0; i < SHARDS; i++)
         world.applied[i] = world.checkpoint[i];
     for (int i = 0; i < BROKERS; i++)
         bring_broker_up(i);
+}
+
+/* A shard goes to nobody for a while, and comes back. */
+static void move_shard(int shard)
+{
+    if (world.leaving[shard] && chance(2) == 0)
+        return;
+    struct flow_event event = {.shard = shard};
+    event.kind = !world.leaving[shard] && !flow_holds(flow, shard) ? FLOW_EVENT_GAINED
+                 : chance(2) == 0                                  ? FLOW_EVENT_LEAVE
+                                                                   : FLOW_EVENT_DROPPED;
+    world.leaving[shard] = event.kind == FLOW_EVENT_LEAVE;
+    if (event.kind == FLOW_EVENT_GAINED)
+        world.applied[shard] = world.checkpoint[shard];
+    model_step(event);
 }
 
 static void random_move(void)
@@ -1155,7 +1336,7 @@ static bool all_done(void)
     return true;
 }
 
-static void run_world(uint64_t seed, bool restarts)
+static void run_world(uint64_t seed, bool restarts, bool moves)
 {
     memset(&world, 0, sizeof world);
     hedge_after_ms = 200;
@@ -1170,17 +1351,25 @@ static void run_world(uint64_t seed, bool restarts)
         random_move();
         if (restarts && chance(20000) == 0)
             restart_flow();
+        if (moves && chance(2000) == 0)
+            move_shard((int)chance(SHARDS));
     }
     if (!all_done())
         fail_msg("seed %d: not everything was done after %lld ms", (int)seed, (long long)now_ms);
-    for (int i = 0; i < SHARDS; i++)
+    for (int i = 0; i < SHARDS; i++) {
+        while (!flow_holds(flow, i)) {
+            model_step((struct flow_event){.kind = FLOW_EVENT_DROPPED, .shard = i});
+            world.applied[i] = world.checkpoint[i];
+            model_step((struct flow_event){.kind = FLOW_EVENT_GAINED, .shard = i});
+        }
         while (world.applied[i] < world.n_events[i])
             deliver_event(i);
+    }
     assert_int_equal(flow_hedges(flow), 0);
     hedge_after_ms = -1;
     /* Without a restart, an outcome is expanded exactly once. With one, the queue's guard decides
      * between the two. */
-    for (int i = 0; i < SUBS && !restarts; i++)
+    for (int i = 0; i < SUBS && !restarts && !moves; i++)
         assert_int_equal(world.subs[i].expanded, world.subs[i].expands);
     flow_free(&flow);
 }
@@ -1189,14 +1378,21 @@ static void everything_is_done_in_a_world_that_loses_offers_and_answers(void **s
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 30; seed++)
-        run_world(seed, false);
+        run_world(seed, false, false);
 }
 
 static void everything_is_done_when_the_daemon_restarts_from_its_checkpoints(void **state)
 {
     (void)state;
     for (uint64_t seed = 101; seed <= 130; seed++)
-        run_world(seed, true);
+        run_world(seed, true, false);
+}
+
+static void everything_is_done_while_shards_come_and_go(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 201; seed <= 230; seed++)
+        run_world(seed, seed % 2 == 0, true);
 }
 
 int main(void)
@@ -1238,8 +1434,15 @@ int main(void)
         cmocka_unit_test(a_hedge_that_is_declined_or_finds_no_room_comes_later),
         cmocka_unit_test(tasks_that_are_over_are_not_hedged),
         cmocka_unit_test(a_lost_attempt_is_recorded_and_changes_nothing),
+        cmocka_unit_test(a_shard_that_is_not_held_is_left_alone),
+        cmocka_unit_test(a_shard_that_leaves_is_withdrawn_kept_checkpointed_and_only_then_released),
+        cmocka_unit_test(a_barrier_under_way_does_not_release_a_shard_that_leaves_after_it),
+        cmocka_unit_test(a_plan_under_way_is_left_to_the_next_owner),
+        cmocka_unit_test(a_dropped_shard_is_forgotten_at_once_and_begins_anew),
+        cmocka_unit_test(hedges_go_with_their_shard),
         cmocka_unit_test(everything_is_done_in_a_world_that_loses_offers_and_answers),
         cmocka_unit_test(everything_is_done_when_the_daemon_restarts_from_its_checkpoints),
+        cmocka_unit_test(everything_is_done_while_shards_come_and_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
