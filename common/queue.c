@@ -106,6 +106,8 @@ static const struct {
     {"MISCONF", "Redis cannot write to its disk and takes no more work: look at its log and at the "
                 "free space of its disk"},
     {"NOREPLICAS", "Redis misses replicas that its configuration demands and takes no more work"},
+    {"NOTREPLICATED", "Redis has it, but not yet enough of its replicas: repeat it until they do; "
+                      "what is only in a master that dies is lost"},
     {"FOREIGN", NULL}, /* queue_epoch.c: it is a sentence */
 };
 
@@ -397,11 +399,6 @@ void queue_args_spend(struct queue_args *args, const struct queue_spend *spend)
 
 /* --- opening ------------------------------------------------------------------------------ */
 
-static char *copy(const char *text)
-{
-    return text != NULL ? mem_must_strdup(text) : NULL;
-}
-
 static void turn_ends(void *ctx)
 {
     queue_batch_flush(ctx);
@@ -437,11 +434,7 @@ int queue_open(struct queue **ret, uv_loop_t *loop, const struct redis_options *
         queue->callbacks = *callbacks;
     queue->callbacks_ctx = ctx;
     queue->loop = loop;
-    queue->options = *options;
-    queue->options.socket = copy(options->socket);
-    queue->options.host = copy(options->host);
-    queue->options.user = copy(options->user);
-    queue->options.password = copy(options->password);
+    redis_options_copy(&queue->options, options);
     redis_on_turn(queue->redis, turn_ends, queue);
     *ret = queue;
     return 0;
@@ -460,12 +453,7 @@ void queue_close(struct queue **ret)
     queue_args_release(&queue->args);
     queue_args_release(&queue->batch_args);
     queue_known_release(&queue->known);
-    free(queue->options.socket);
-    free(queue->options.host);
-    free(queue->options.user);
-    if (queue->options.password != NULL)
-        explicit_bzero(queue->options.password, strlen(queue->options.password));
-    free(queue->options.password);
+    redis_options_release(&queue->options);
     free(queue);
 }
 

@@ -42,6 +42,15 @@ static const struct {
 #undef X
 };
 
+/* What these have written was promised to someone, who may act on it: with `replicas`, they are
+ * answered when the replicas have it. What claims, renewals and
+ * reservations have written may be lost: the attempt runs on, and its commit is what counts. */
+static const bool survives[SCRIPT_COUNT] = {
+    [SCRIPT_submit] = true, [SCRIPT_commit] = true, [SCRIPT_expand] = true, [SCRIPT_lose] = true,
+    [SCRIPT_fail] = true,   [SCRIPT_bury] = true,   [SCRIPT_hold] = true,   [SCRIPT_release] = true,
+    [SCRIPT_cancel] = true, [SCRIPT_retry] = true,
+};
+
 /* task_key, data_key */
 static int add_names(struct buf *out, const char *keys)
 {
@@ -122,6 +131,7 @@ struct redis_script *queue_script(enum queue_script script)
     static struct redis_script made[SCRIPT_COUNT];
     if (made[script].source == NULL) {
         made[script].name = scripts[script].name;
+        made[script].survives = survives[script];
         made[script].source = assemble(script);
     }
     return &made[script];

@@ -196,8 +196,8 @@ static void arguments_are_binary(void **state)
 
 /* --- scripts ------------------------------------------------------------------------------ */
 
-static struct redis_script add = {"add", "#!lua\nreturn redis.call('INCRBY', KEYS[1], ARGV[1])",
-                                  ""};
+static struct redis_script add = {.name = "add",
+                                  .source = "#!lua\nreturn redis.call('INCRBY', KEYS[1], ARGV[1])"};
 
 static int64_t run_script(struct redis_script *script)
 {
@@ -229,7 +229,7 @@ static void a_script_is_loaded_and_loaded_again(void **state)
 static void a_script_that_does_not_compile_is_an_error(void **state)
 {
     (void)state;
-    static struct redis_script broken = {"broken", "#!lua\nthis is no lua", ""};
+    static struct redis_script broken = {.name = "broken", .source = "#!lua\nthis is no lua"};
     fixture_redis_start(&c.fixture);
     open_client();
     run_script(&broken);
@@ -396,15 +396,29 @@ static void a_wrong_password_is_said_without_showing_it(void **state)
     assert_int_equal(c.number, 0);
 }
 
-static void tls_and_missing_addresses_are_refused(void **state)
+static void an_address_must_be_one_of_its_kinds(void **state)
 {
     (void)state;
     struct err err = {""};
-    char host[] = "localhost";
-    struct redis_options tls = {.host = host, .port = 6379, .tls = true}, none = {.port = 1};
-    assert_int_equal(redis_open(&c.redis, &c.loop, &tls, NULL, NULL, &err), -EPROTONOSUPPORT);
-    assert_non_null(strstr(err.text, "TLS"));
-    assert_int_equal(redis_open(&c.redis, &c.loop, &none, NULL, NULL, &err), -EINVAL);
+    char host[] = "localhost", socket[] = "/x", master[] = "m", node[] = "h:1", bad[] = "h";
+    char *nodes[] = {node}, *bads[] = {bad};
+    const struct redis_options refused[] = {
+        {.port = 1},
+        {.host = host, .port = 1, .socket = socket},
+        {.host = host, .port = 1, .cluster = nodes, .n_cluster = 1},
+        {.sentinels = nodes, .n_sentinels = 1}, /* of which master? */
+        {.sentinels = bads, .n_sentinels = 1, .master = master},
+        {.cluster = bads, .n_cluster = 1},
+        {.cluster = nodes, .n_cluster = 1, .database = 1},
+        {.socket = socket, .tls = true},
+        {.socket = socket, .replicas = -1},
+        {.socket = socket, .replicas = 1, .replicas_timeout_ms = 6000},
+    };
+    for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+        err.text[0] = '\0';
+        assert_int_equal(redis_open(&c.redis, &c.loop, &refused[i], NULL, NULL, &err), -EINVAL);
+        assert_true(strlen(err.text) > 10);
+    }
 }
 
 static void a_port_where_nothing_listens_refuses_the_connection(void **state)
@@ -588,7 +602,7 @@ int main(void)
         TEST(a_busy_server_is_waited_for),
         TEST(a_read_only_replica_is_left),
         TEST(a_wrong_password_is_said_without_showing_it),
-        TEST(tls_and_missing_addresses_are_refused),
+        TEST(an_address_must_be_one_of_its_kinds),
         TEST(a_host_name_is_resolved),
         TEST(a_port_where_nothing_listens_refuses_the_connection),
         TEST(nonsense_from_a_server_is_survived),
