@@ -252,6 +252,8 @@ void worker_open_backlog(struct worker *worker)
 void worker_attempt_ended(void *ctx, int broker)
 {
     struct worker *worker = ctx;
+    if (worker->stopped) /* the backlog may be gone, and nobody is to have the place */
+        return;
     owe(worker, broker);
     backlog_pump(worker->backlog);
     worker_check_drained(worker);
