@@ -103,6 +103,19 @@ static char *user_file(void)
     return path;
 }
 
+/* What this machine has joined as a daemon or tap. */
+static char *joined_file(void)
+{
+    char *home = path_home(NULL);
+    if (home == NULL)
+        return NULL;
+    char *link = path_of(home, PATH_JOINED_DEFAULT "/config.yaml");
+    char *path = realpath(link, NULL); /* its keys are beside it */
+    free(home);
+    free(link);
+    return path;
+}
+
 static char *running_file(void)
 {
     char *home = path_home(NULL);
@@ -125,7 +138,14 @@ static char *find_file(const char *path)
     if (is_set(from_env))
         return mem_must_strdup(from_env);
     char *found = user_file();
+    if (found == NULL)
+        found = joined_file();
     return found != NULL ? found : running_file();
+}
+
+char *config_where(const char *path)
+{
+    return find_file(path);
 }
 
 int config_read_file(const char *path, bool regular, struct buf *text)

@@ -173,6 +173,8 @@ struct config {
  * config.yaml, the running local stack's, else detection) and reads it. On failure the sentence has
  * file:line:column and the nearest valid key. 0, -ENOENT, -EINVAL, -ENOMEM. */
 int config_load(struct config **ret, const char *path, struct err *err);
+/* The file that config_load() would read; NULL: none, it would look around. The caller frees. */
+char *config_where(const char *path);
 /* From text, for tests; name appears in errors. No detection. */
 int config_parse(struct config **ret, const char *name, const char *text, size_t len,
                  struct err *err);
@@ -192,8 +194,9 @@ void config_reference(struct buf *out);
 
 /* --- what others can reach --------------------------------------------------------------- */
 
-#define CONFIG_LISTEN_PORT 5570 /* broker; taps and Redis of the local stack are on the next two   \
-                                 */
+#define CONFIG_LISTEN_PORT                                                                         \
+    5570 /* broker; taps and Redis of the local stack are on the next two                          \
+          */
 
 /* Whether only this machine is reached under that host. */
 bool config_loopback(const char *host);
@@ -204,9 +207,32 @@ int config_check_exposure(const struct config *config, bool insecure, struct err
 /* Makes the local stack listen on HOST[:PORT], as `listen` does. 0; -EINVAL, -ENOTSUP (no local
  * stack), -ENOMEM. */
 int config_listen(struct config *config, const char *address, struct err *err);
+/* What a running stack wrote of where it listens (PATH_RUN_LISTEN). 0 or a negative errno. */
+int config_read_listen(const char *path, struct buf *ret);
 /* "HOST:PORT" of the local stack's Redis where it listens; the caller frees. NULL without memory.
  */
 char *config_listen_redis(const struct config *config);
+
+/* What another machine needs of the configuration. */
+struct config_share {
+    enum config_shared {
+        CONFIG_SHARE_BUS,    /* where brokers are: enough for a tap */
+        CONFIG_SHARE_WORKER, /* and Redis, one worker, its provider and its models */
+        CONFIG_SHARE_ALL,    /* and all the rest: a daemon, and tools */
+    } what;
+    const char *worker;          /* its name */
+    const char *provider;        /* of a worker that is not under `workers`; else NULL */
+    int64_t concurrency;         /* of the worker; 0: what is configured */
+    const char *redis;           /* URL there; NULL: as here */
+    const char *user, *password; /* of Redis there; NULL: as in the URL */
+    const char *const *brokers;  /* endpoints there; n_brokers 0: as here */
+    size_t n_brokers;
+};
+/* Appends it as YAML, without what is as by default. Keys of brokers are in `keys` beside the file
+ * there. 0; -EINVAL (no such worker or provider, an address that is none) with a sentence,
+ * -ENOMEM. */
+int config_share(const struct config *config, const struct config_share *share, struct buf *out,
+                 struct err *err);
 
 #define CONFIG_DEFAULT_ROLE "general"
 #define CONFIG_BUILT_IN "built-in" /* config->path when no file was found */

@@ -109,6 +109,16 @@ static char *listen_endpoint(const struct config *config, const char *scheme, in
                        atoi(config->listen + len + 1) + offset);
 }
 
+int config_read_listen(const char *path, struct buf *ret)
+{
+    int rc = config_read_file(path, true, ret);
+    if (rc == 0 && ret->len == 0)
+        rc = -ENODATA;
+    if (rc == 0 && ret->data[ret->len - 1] == '\n')
+        ret->data[--ret->len] = '\0';
+    return rc;
+}
+
 char *config_listen_redis(const struct config *config)
 {
     return listen_endpoint(config, "", 2);

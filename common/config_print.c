@@ -6,6 +6,12 @@
 
 #define DEPTH_MAX 4
 
+enum manner {
+    MANNER_WHOLE,
+    MANNER_PUBLIC, /* without the password of Redis */
+    MANNER_TERSE,  /* without what is as by default */
+};
+
 static void indent(struct buf *out, size_t depth)
 {
     for (size_t i = 0; i < depth; i++)
@@ -42,20 +48,21 @@ static void print_nested(const char *key, const char *last, size_t depth, const 
 }
 
 static void print_fields(const struct config_field *fields, size_t n_fields, const void *base,
-                         size_t depth, bool public, struct buf *out)
+                         size_t depth, enum manner manner, struct buf *out)
 {
     const char *last = "";
     struct buf value = {0};
     for (size_t i = 0; i < n_fields; i++) {
         const struct config_field *field = &fields[i];
         buf_clear(&value);
-        if (public && field->kind == &config_kind_redis &&
+        if (manner == MANNER_PUBLIC && field->kind == &config_kind_redis &&
             !((const struct config *)base)->redis_local)
             config_redis_print(&((const struct config *)base)->redis, false, &value);
         else
             field->kind->print(field, base, &value);
         out->failed |= value.failed;
-        if (value.len == 0 || (field->quiet && strcmp(value.data, field->fallback) == 0))
+        bool quiet = field->quiet || (manner == MANNER_TERSE && field->fallback != NULL);
+        if (value.len == 0 || (quiet && strcmp(value.data, field->fallback) == 0))
             continue;
         print_nested(field->key, last, depth, value.data, out);
         last = field->key;
@@ -64,7 +71,7 @@ static void print_fields(const struct config_field *fields, size_t n_fields, con
 }
 
 static void print_section(const struct config *config, const struct config_section *section,
-                          bool public, struct buf *out)
+                          enum manner manner, struct buf *out)
 {
     size_t count;
     const char *items = config_items(config, section, &count);
@@ -81,25 +88,30 @@ static void print_section(const struct config *config, const struct config_secti
             config_add_text(out, name);
             buf_add_str(out, ":\n");
         }
-        print_fields(section->fields, section->n_fields, item, 2, public, out);
+        print_fields(section->fields, section->n_fields, item, 2, manner, out);
     }
 }
 
-static void print_all(const struct config *config, bool public, struct buf *out)
+static void print_all(const struct config *config, enum manner manner, struct buf *out)
 {
-    print_fields(config_fields, config_n_fields, config, 0, public, out);
+    print_fields(config_fields, config_n_fields, config, 0, manner, out);
     for (size_t i = 0; i < config_n_sections; i++)
-        print_section(config, &config_sections[i], public, out);
+        print_section(config, &config_sections[i], manner, out);
 }
 
 void config_print(const struct config *config, struct buf *out)
 {
-    print_all(config, false, out);
+    print_all(config, MANNER_WHOLE, out);
 }
 
 void config_print_public(const struct config *config, struct buf *out)
 {
-    print_all(config, true, out);
+    print_all(config, MANNER_PUBLIC, out);
+}
+
+void config_print_terse(const struct config *config, struct buf *out)
+{
+    print_all(config, MANNER_TERSE, out);
 }
 
 /* --- reference ----------------------------------------------------------------------------- */
@@ -116,8 +128,9 @@ static const char intro[] =
     "1. `--config FILE`\n"
     "2. the file that `ORCHESTRATOR_CONFIG` names\n"
     "3. `$XDG_CONFIG_HOME/orchestrator/config.yaml`, or `~/.config/orchestrator/config.yaml`\n"
-    "4. the configuration of the local stack that runs now\n"
-    "5. without any of these, what is found on this machine: keys in the environment\n"
+    "4. what this machine has joined with `orchestrator join`\n"
+    "5. the configuration of the local stack that runs now\n"
+    "6. without any of these, what is found on this machine: keys in the environment\n"
     "   (`ANTHROPIC_API_KEY`, `OPENAI_API_KEY`, `GEMINI_API_KEY` or `GOOGLE_API_KEY`, `HF_TOKEN`) "
     "and\n"
     "   local runtimes on their usual ports (Ollama 11434, LM Studio 1234, llama-server 8080 and "

@@ -178,6 +178,8 @@ bool config_url_check(const char *url, const char **ret_reason);
 /* redis:// or unix:// into options (zeroed before); reason as above. 0, -EINVAL, -ENOMEM. */
 int config_redis_url(const char *url, struct redis_options *ret, const char **ret_reason);
 void config_redis_print(const struct redis_options *options, bool show_password, struct buf *out);
+/* The configuration without what is as by default; config_parse() reads it back to the same. */
+void config_print_terse(const struct config *config, struct buf *out);
 /* Text as YAML: plain where that is safe, else in double quotes. */
 void config_add_text(struct buf *out, const char *text);
 

@@ -15,7 +15,8 @@
 #define PATH_RUN_LISTEN "run/listen"       /* where the running local stack listens, if it does */
 #define PATH_KEYS "keys"                   /* CURVE keys, passwords of the local redis-server */
 #define PATH_JOINED "joined" /* NAME/: what a token of `orchestrator invite` brought */
-#define PATH_REDIS "redis"   /* the append-only file */
+#define PATH_JOINED_DEFAULT "joined/.default" /* link to NAME/, of a daemon or tap */
+#define PATH_REDIS "redis"                    /* the append-only file */
 #define PATH_LOG "log"
 #define PATH_SPOOL "spool"
 #define PATH_STORE "profile.db"

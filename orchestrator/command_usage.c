@@ -21,6 +21,7 @@ static const struct {
 } environment[] = {
     {"ORCHESTRATOR_CONFIG", "configuration file, where --config is not given"},
     {"ORCHESTRATOR_HOME", "state: sockets, logs, spool, Redis' files, profile store"},
+    {"ORCHESTRATOR_JOIN", "token of `orchestrator invite`, where none is an argument"},
     {"ORCHESTRATOR_LOG", "how much is logged on stderr: error, warn, info, debug"},
     {"XDG_CONFIG_HOME", "orchestrator/config.yaml below it is the next choice; ~/.config"},
     {"XDG_STATE_HOME", "orchestrator below it is the home by default; ~/.local/state"},

@@ -22,6 +22,10 @@
     X(check_config)                                                                                \
     X(doctor)                                                                                      \
     X(fsck)                                                                                        \
+    X(keys)                                                                                        \
+    X(invite)                                                                                      \
+    X(join)                                                                                        \
+    X(revoke)                                                                                      \
     X(serve)                                                                                       \
     X(completion)                                                                                  \
     X(version)                                                                                     \

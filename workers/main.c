@@ -10,8 +10,10 @@
 #include <unistd.h>
 
 #include "common/config.h"
+#include "common/invitation.h"
 #include "common/log.h"
 #include "common/loop.h"
+#include "workers/join.h"
 #include "workers/worker.h"
 
 #define EXIT_USAGE 2
@@ -19,11 +21,17 @@
 
 static const char usage[] =
     "usage: orchestrator-worker --name NAME [--config FILE] [--ready-fd N] [--drain-ms N]\n"
+    "       orchestrator-worker --join TOKEN\n"
     "\n"
     "Serves the provider of the worker NAME of the configuration.\n"
     "\n"
     "  --name NAME      which entry under workers: this process is\n"
-    "  --config FILE    configuration; else ORCHESTRATOR_CONFIG and the usual places\n"
+    "  --join TOKEN     take part with what `orchestrator invite --worker` printed elsewhere; `-`\n"
+    "                   reads it from standard input, `@FILE` from a file, and without --join it\n"
+    "                   may be in ORCHESTRATOR_JOIN. Later, --name NAME is enough.\n"
+    "  --config FILE    configuration; else what NAME has joined with, else ORCHESTRATOR_CONFIG\n"
+    "                   and the usual places\n"
+    "  --insecure       use a bus beyond this machine that is not encrypted\n"
     "  --ready-fd N     write \"ready\" to descriptor N once it can serve, or why it cannot\n"
     "  --drain-ms N     on SIGTERM, let running attempts finish for so long (30000); a second\n"
     "                   SIGTERM gives them back at once\n"
@@ -34,6 +42,9 @@ static const char usage[] =
 
 struct arguments {
     const char *config;
+    char *join; /* token, in argv */
+    bool insecure;
+    char *owned[2]; /* name and configuration of who has joined */
     struct worker_options worker;
 };
 
@@ -54,6 +65,8 @@ static int parse_arguments(struct arguments *ret, int argc, char **argv)
     static const struct option options[] = {
         {"name", required_argument, NULL, 'n'},
         {"config", required_argument, NULL, 'c'},
+        {"join", required_argument, NULL, 'j'},
+        {"insecure", no_argument, NULL, 'i'},
         {"ready-fd", required_argument, NULL, 'r'},
         {"drain-ms", required_argument, NULL, 'd'},
         {"version", no_argument, NULL, 'v'},
@@ -72,6 +85,10 @@ static int parse_arguments(struct arguments *ret, int argc, char **argv)
             ret->worker.name = optarg;
         } else if (option == 'c') {
             ret->config = optarg;
+        } else if (option == 'j') {
+            ret->join = optarg;
+        } else if (option == 'i') {
+            ret->insecure = true;
         } else if (option == 'r') {
             good = good && parse_number(optarg, 1 << 20, &number);
             ret->worker.ready_fd = (int)number;
@@ -82,7 +99,10 @@ static int parse_arguments(struct arguments *ret, int argc, char **argv)
             good = false;
         }
     }
-    if (good && optind == argc && ret->worker.name != NULL)
+    const char *token = getenv(INVITATION_ENV);
+    bool joins = ret->join != NULL || (token != NULL && *token != '\0');
+    if (good && optind == argc && (ret->worker.name != NULL || joins) &&
+        (ret->join == NULL || ret->config == NULL))
         return -1;
     fputs(usage, stderr);
     return EXIT_USAGE;
@@ -137,20 +157,48 @@ static int serve(const struct arguments *arguments, const struct config *config)
     return status;
 }
 
+/* Who joins, or has joined, has a configuration of its own. 0 or a negative errno. */
+static int take_part(struct arguments *arguments, struct err *err)
+{
+    const char *name = arguments->worker.name;
+    if (arguments->config != NULL)
+        return 0;
+    int rc = join_accept(arguments->join, name != NULL ? name : "", &arguments->owned[0],
+                         &arguments->owned[1], err);
+    if (rc == 0 && arguments->owned[0] != NULL)
+        arguments->worker.name = arguments->owned[0];
+    else if (rc == 0)
+        arguments->owned[1] = join_config(name);
+    if (rc == 0)
+        arguments->config = arguments->owned[1];
+    return rc;
+}
+
+/* 0, or the exit status. */
+static int run(struct arguments *arguments)
+{
+    struct config *config = NULL;
+    struct err err = {0};
+    if (take_part(arguments, &err) != 0 || config_load(&config, arguments->config, &err) != 0)
+        return refuse(arguments, EXIT_USAGE, err.text);
+    int status = config_check_exposure(config, arguments->insecure, &err) == 0
+                     ? serve(arguments, config)
+                     : refuse(arguments, EXIT_USAGE, err.text);
+    config_free(&config);
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     struct arguments arguments = {.worker = {.ready_fd = -1, .drain_ms = WORKER_DRAIN_MS}};
-    struct config *config;
-    struct err err = {0};
     int status = parse_arguments(&arguments, argc, argv);
     if (status >= 0)
         return status;
     log_init("worker", LOG_LEVEL_INFO);
     protect(arguments.worker.ready_fd >= 0);
     loop_raise_descriptors();
-    if (config_load(&config, arguments.config, &err) != 0)
-        return refuse(&arguments, EXIT_USAGE, err.text);
-    status = serve(&arguments, config);
-    config_free(&config);
+    status = run(&arguments);
+    free(arguments.owned[0]);
+    free(arguments.owned[1]);
     return status;
 }

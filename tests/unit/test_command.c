@@ -188,7 +188,7 @@ static void help_names_every_command_and_option(void **state)
         assert_non_null(strstr(usage.data, "ORCHESTRATOR_HOME"));
         buf_release(&usage);
     }
-    assert_int_equal(n, 21);
+    assert_int_equal(n, 25);
     assert_non_null(strstr(overview.data, "NO_COLOR"));
     assert_null(command_find("sumbit"));
     buf_release(&overview);
