@@ -166,6 +166,7 @@ void config_check_limits(struct config_reader *reader, const struct yaml_node *r
         config_warning(reader, config_node_of(node, "task_tokens"),
                        "`budget.task_tokens` is more than `budget.day_tokens`: it is never "
                        "reached");
+    config_check_redis(reader, root);
     check_prices(reader);
     for (size_t i = 0; i < config->n_models; i++)
         local |= config->models[i].local;

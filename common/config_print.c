@@ -57,7 +57,7 @@ static void print_fields(const struct config_field *fields, size_t n_fields, con
         buf_clear(&value);
         if (manner == MANNER_PUBLIC && field->kind == &config_kind_redis &&
             !((const struct config *)base)->redis_local)
-            config_redis_print(&((const struct config *)base)->redis, false, &value);
+            config_redis_value(&((const struct config *)base)->redis, false, &value);
         else
             field->kind->print(field, base, &value);
         out->failed |= value.failed;
@@ -225,6 +225,11 @@ void config_reference(struct buf *out)
     buf_add_str(out, "\n## Top level\n\nA dot stands for a nested map: `bus.brokers` is "
                      "`bus: {brokers: ...}`.\n");
     reference_fields(config_fields, config_n_fields, out);
+    size_t n_redis;
+    const struct config_field *redis = config_redis_fields(&n_redis);
+    buf_add_str(out, "\n## redis\n\nAs a map: `redis: {...}`, with one of `url`, `sentinels` and "
+                     "`cluster`. [operations.md](operations.md#redis) tells which to choose.\n");
+    reference_fields(redis, n_redis, out);
     for (size_t i = 0; i < config_n_sections; i++)
         reference_section(&config_sections[i], out);
 }

@@ -141,15 +141,13 @@ static int parse_unix(const char *path, struct redis_options *ret, const char **
 int config_redis_url(const char *url, struct redis_options *ret, const char **ret_reason)
 {
     *ret = (struct redis_options){0};
-    if (strncmp(url, "redis://", 8) == 0)
-        return parse_tcp(url + 8, ret, ret_reason);
+    ret->tls = strncmp(url, "rediss://", 9) == 0;
+    if (ret->tls || strncmp(url, "redis://", 8) == 0)
+        return parse_tcp(url + (ret->tls ? 9 : 8), ret, ret_reason);
     if (strncmp(url, "unix://", 7) == 0)
         return parse_unix(url + 7, ret, ret_reason);
-    *ret_reason = strncmp(url, "rediss://", 9) == 0
-                      ? "this version speaks no TLS to Redis: run a TLS sidecar such as stunnel "
-                        "beside it and use its local port with redis://"
-                      : "it must be `local`, redis://[[user]:password@]host[:port][/db] or "
-                        "unix:///path";
+    *ret_reason = "it must be `local`, redis://[[user]:password@]host[:port][/db], rediss://... "
+                  "or unix:///path";
     return -EINVAL;
 }
 
@@ -174,7 +172,7 @@ void config_redis_print(const struct redis_options *options, bool show_password,
             buf_printf(out, "?db=%d", options->database);
         return;
     }
-    buf_add_str(out, "redis://");
+    buf_add_str(out, options->tls ? "rediss://" : "redis://");
     if (options->user != NULL)
         add_encoded(out, options->user);
     if (options->password != NULL) {

@@ -65,8 +65,8 @@ static const char *const parameter_choices[] = {CONFIG_PARAMETERS, NULL};
 const struct config_field config_fields[] = {
     {"redis", &config_kind_redis, .fallback = "local",
      .help = "Where the queue is. `local`: a redis-server of the local stack on a unix socket; "
-             "`redis://[[user]:password@]host[:port][/db]`; `unix:///path[?db=N]`. TLS "
-             "(`rediss://`) and Sentinel are refused in this version."},
+             "`redis://[[user]:password@]host[:port][/db]`; `rediss://...` is the same over TLS; "
+             "`unix:///path[?db=N]`; or a map, see [redis](#redis)."},
     {"redis_appendfsync", &config_kind_choice, TOP(appendfsync), .fallback = "always",
      .choices = fsync_choices,
      .help = "When the local redis-server forces writes to disk. `always` loses nothing that was "

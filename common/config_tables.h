@@ -157,6 +157,7 @@ int config_complete_roles(struct config_reader *reader);
 /* Warnings and errors about what is complete: roles and their models; budgets and routing. */
 void config_check_roles(struct config_reader *reader, const struct yaml_node *roles);
 void config_check_limits(struct config_reader *reader, const struct yaml_node *root);
+void config_check_redis(struct config_reader *reader, const struct yaml_node *root);
 /* Parses into a new config; fn may be NULL. */
 int config_read(struct config **ret, const char *name, const char *text, size_t len,
                 config_problem_fn *fn, void *ctx, struct err *err);
@@ -175,11 +176,16 @@ char *config_text(const char *format, ...) __attribute__((format(printf, 1, 2)))
 /* Checks http:// or https:// with a host and without user, query and fragment; false with a reason
  * that completes "must be a URL: ". */
 bool config_url_check(const char *url, const char **ret_reason);
-/* redis:// or unix:// into options (zeroed before); reason as above. 0, -EINVAL, -ENOMEM. */
+/* redis://, rediss:// or unix:// into options (zeroed before); reason as above. 0, -EINVAL,
+ * -ENOMEM. */
 int config_redis_url(const char *url, struct redis_options *ret, const char **ret_reason);
 void config_redis_print(const struct redis_options *options, bool show_password, struct buf *out);
 /* The configuration without what is as by default; config_parse() reads it back to the same. */
 void config_print_terse(const struct config *config, struct buf *out);
+/* The same as YAML, a map where a URL does not say all. */
+void config_redis_value(const struct redis_options *options, bool show_password, struct buf *out);
+/* Fields of that map. */
+const struct config_field *config_redis_fields(size_t *ret_count);
 /* Text as YAML: plain where that is safe, else in double quotes. */
 void config_add_text(struct buf *out, const char *text);
 

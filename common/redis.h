@@ -29,7 +29,7 @@ struct redis_options {
     char *sentinel_user, *sentinel_password; /* or NULL */
     char **cluster;                          /* "host:port" of some of its nodes */
     size_t n_cluster;
-    int replicas; /* so many must have what survives before it is answered; 0: none */
+    int64_t replicas; /* so many must have what survives before it is answered; 0: none */
     int64_t replicas_timeout_ms; /* 0: REDIS_REPLICAS_MS; at most 5000 */
 };
 #define REDIS_REPLICAS_MS 1000

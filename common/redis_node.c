@@ -180,8 +180,9 @@ static void settle(struct redis_node *node, const struct redis_value *value)
     char text[512];
     bool enough = redis_type(value) == REDIS_INT && redis_int(value) >= options->replicas;
     if (redis_type(value) == REDIS_INT)
-        snprintf(text, sizeof text, "NOTREPLICATED only %lld of %d replicas have it after %lld ms",
-                 (long long)redis_int(value), options->replicas,
+        snprintf(text, sizeof text,
+                 "NOTREPLICATED only %lld of %lld replicas have it after %lld ms",
+                 (long long)redis_int(value), (long long)options->replicas,
                  (long long)options->replicas_timeout_ms);
     else
         snprintf(text, sizeof text, "NOTREPLICATED Redis answered WAIT with: %.300s",
@@ -342,7 +343,7 @@ static void add_wait(struct redis_node *node)
 {
     const struct redis_options *options = &node->redis->options;
     char replicas[16], timeout[24];
-    snprintf(replicas, sizeof replicas, "%d", options->replicas);
+    snprintf(replicas, sizeof replicas, "%lld", (long long)options->replicas);
     snprintf(timeout, sizeof timeout, "%lld", (long long)options->replicas_timeout_ms);
     struct redis_command *command =
         redis_command_new(3, (const char *[]){"WAIT", replicas, timeout}, NULL);

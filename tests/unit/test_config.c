@@ -151,8 +151,17 @@ static void config_fills_in_defaults(void **state)
 static void config_print_reads_back_to_the_same(void **state)
 {
     (void)state;
-    static const char *const texts[] = {whole, "", "simulator: {port: 20001, scenario: s.yaml}",
-                                        "redis: unix:///tmp/x y?db=4\nredis_appendfsync: 'no'"};
+    static const char *const texts[] = {
+        whole,
+        "",
+        "simulator: {port: 20001, scenario: s.yaml}",
+        "redis: unix:///tmp/x y?db=4\nredis_appendfsync: 'no'",
+        "redis: rediss://u:p@h:7/2",
+        "redis: {url: 'rediss://u:p@h:7/2', ca: /ca, cert: /c, key: /k, replicas: 2}",
+        "redis: {sentinels: ['h:1', '[::1]:2'], master: m, user: u, password: 'p \"q', database: "
+        "3,\n"
+        "  sentinel_password: s, replicas: 1, replicas_timeout_ms: 500}",
+        "redis: {cluster: ['h:1'], tls: true, ca: /ca, password: x}"};
     for (size_t i = 0; i < COUNT(texts); i++) {
         struct config *first = parse(texts[i]);
         char *once = print(first);
@@ -163,6 +172,9 @@ static void config_print_reads_back_to_the_same(void **state)
         assert_int_equal(first->simulated, second->simulated);
         for (size_t role = 0; role < first->n_roles; role++)
             assert_string_equal(first->roles[role].system, second->roles[role].system);
+        assert_int_equal(first->redis.n_sentinels, second->redis.n_sentinels);
+        assert_int_equal(first->redis.replicas, second->redis.replicas);
+        assert_int_equal(first->redis.tls, second->redis.tls);
         assert_string_equal(first->redis.password != NULL ? first->redis.password : "",
                             second->redis.password != NULL ? second->redis.password : "");
         free(once);
@@ -287,12 +299,31 @@ static const struct {
      "are used too; an IPv6 address stands in [ ]"},
     {"{listen: h, redis: 'redis://h'}",
      "t:1:10: `listen` is for the local stack: it needs `redis: local` and a broker `local`"},
-    {"redis: {sentinels: ['h:1'], master: m}",
-     "t:1:8: `redis`: Sentinel is not supported in this version: give the master's address as "
-     "redis://host:port"},
-    {"redis: rediss://h",
-     "t:1:8: `redis` is not usable: this version speaks no TLS to Redis: run a TLS sidecar such as "
-     "stunnel beside it and use its local port with redis://"},
+    {"redis: {sentinels: ['h:1']}",
+     "t:1:20: `sentinels` need `master`: the name of the master that they watch"},
+    {"redis: {sentinels: ['h:1', h], master: m}",
+     "t:1:28: `h` is no address: it must be host:port; it has no port"},
+    {"redis: {cluster: ['h:x']}",
+     "t:1:19: `h:x` is no address: it must be host:port; the port must "
+     "be a number from 1 to 65535"},
+    {"redis: {cluster: ['h:1'], url: 'redis://h'}",
+     "t:1:8: `redis` needs one of `url`, `sentinels` and `cluster`"},
+    {"redis: {}", "t:1:8: `redis` needs one of `url`, `sentinels` and `cluster`"},
+    {"redis: {cluster: ['h:1'], database: 2}", "t:1:37: a Redis Cluster has no databases but 0"},
+    {"redis: {cluster: ['h:1'], master: m}", "t:1:35: `master` is only for `sentinels`"},
+    {"redis: {url: 'redis://h', ca: /ca}",
+     "t:1:8: `ca`, `cert` and `key` are for TLS: use `rediss://`, or set `tls: true`"},
+    {"redis: {url: 'redis://u:p@h', password: q}",
+     "t:1:41: `redis` has two passwords: this one, and one in the URL"},
+    {"redis: {url: 'unix:///x', tls: true}", "t:1:32: a unix socket needs no TLS: leave `tls` out"},
+    {"redis: {url: 'redis://h', replicas: 99}",
+     "t:1:37: `replicas` must be a whole number from 0 to 16"},
+    {"redis: {sentinals: ['h:1']}",
+     "t:1:9: unknown key `sentinals` of a `redis` map; did you mean `sentinels`?"},
+    {"{redis: {cluster: ['h:1']}, budget: {day_usd: 1}}",
+     "t:1:9: budgets of a day (`budget.day_usd`, `budget.day_tokens`) do not work with `redis: "
+     "{cluster: ...}`: a day's account and the tasks are on several servers; use budgets of a "
+     "task, or Redis with sentinels"},
     {"redis: redis://h:0", "t:1:8: `redis` is not usable: the port must be a number from 1 to "
                            "65535"},
     {"redis: redis://h/x", "t:1:8: `redis` is not usable: what follows the / must be the number of "
@@ -300,7 +331,8 @@ static const struct {
     {"redis: 'redis://:%zz@h'",
      "t:1:8: `redis` is not usable: user or password have a wrong %-escape"},
     {"redis: unix:relative", "t:1:8: `redis` is not usable: it must be `local`, "
-                             "redis://[[user]:password@]host[:port][/db] or unix:///path"},
+                             "redis://[[user]:password@]host[:port][/db], rediss://... "
+                             "or unix:///path"},
     {"redis_appendfsync: allways", "t:1:20: `redis_appendfsync` must be always, everysec or no, "
                                    "not `allways`; did you mean `always`?"},
     {"queue: {lease_ms: 5000, renew_ms: 5000, abandon_ms: 60}",
