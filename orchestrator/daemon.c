@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/access.h"
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/paths.h"
@@ -195,6 +196,8 @@ static int open_all(struct daemon *daemon, struct err *err)
     if (rc == 0)
         rc = peer_open(&daemon->peer, &daemon->loop, daemon->config, source, daemon->boot,
                        &daemon_peer_callbacks, daemon, err);
+    if (rc == 0)
+        rc = access_open(&daemon->access, &daemon->loop, daemon->config, err);
     if (rc != 0)
         return rc;
     daemon->brokers =
@@ -212,6 +215,7 @@ static void close_all(struct daemon *daemon)
     struct store_counts counts = {0};
     daemon_lead_stop(daemon);
     peer_close(&daemon->peer);
+    access_close(&daemon->access);
     queue_close(&daemon->queue);
     if (daemon->store != NULL)
         counts = store_writer_counts(daemon->store);

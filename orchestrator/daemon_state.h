@@ -41,6 +41,7 @@ struct daemon {
     int64_t started_ms; /* wall clock */
     struct queue *queue;
     struct peer *peer;
+    struct access *access; /* keeps the Redis users of who was invited */
     struct daemon_broker *brokers;
     struct store_writer *store;
     struct loop_timer *tick, *lead_timer, *stop_timer;

@@ -9,6 +9,7 @@
 static const struct command_option options[] = {
     {"name", 0, "NAME", "name of this orchestrator; the host's when not given", false},
     {"ready-fd", 0, "N", "write `ready` to descriptor N once it serves", false},
+    {"insecure", 0, NULL, "use a bus beyond this machine that is not encrypted", false},
     {0},
 };
 
@@ -33,6 +34,10 @@ static int exec(struct invocation *invocation)
         return command_fail(invocation, EXIT_USAGE, "--ready-fd %s is no descriptor", fd_text);
     if (config_load(&config, invocation_config(invocation), &err) != 0)
         return command_fail(invocation, EXIT_USAGE, "%s", err.text);
+    if (config_check_exposure(config, invocation_has(invocation, "insecure"), &err) != 0) {
+        config_free(&config);
+        return command_fail(invocation, EXIT_USAGE, "%s", err.text);
+    }
     log_init("orchestrator", LOG_LEVEL_INFO);
     int code = daemon_run(config, invocation_value(invocation, "name"), ready_fd);
     config_free(&config);
