@@ -15,6 +15,7 @@
 struct expanding {
     struct daemon *daemon;
     int64_t term;
+    int64_t serial;
     char task[TASK_ID_SIZE], sub[SUB_ID_MAX + 1];
     size_t n_nodes;
 };
@@ -24,6 +25,7 @@ static struct expanding *expanding_new(struct daemon *daemon, const struct flow_
     struct expanding *expanding = mem_must_zalloc(sizeof *expanding);
     expanding->daemon = daemon;
     expanding->term = daemon->term;
+    expanding->serial = action->serial;
     snprintf(expanding->task, sizeof expanding->task, "%s", action->task);
     snprintf(expanding->sub, sizeof expanding->sub, "%s", action->sub);
     return expanding;
@@ -107,6 +109,7 @@ static void task_read(void *ctx, enum queue_status status, const struct queue_ta
 {
     struct expanding *expanding = ctx;
     struct flow_event event = {.kind = FLOW_EVENT_PLAN,
+                               .serial = expanding->serial,
                                .shard = task_shard(expanding->task),
                                .task = expanding->task,
                                .sub = expanding->sub,
@@ -174,6 +177,7 @@ static void expanded(void *ctx, enum queue_status status, const char *err)
             log_error("the plan of task %s has ids that the task has already; cancel it",
                       expanding->task);
         daemon_step(expanding->daemon, (struct flow_event){.kind = FLOW_EVENT_EXPANDED,
+                                                           .serial = expanding->serial,
                                                            .shard = task_shard(expanding->task),
                                                            .task = expanding->task,
                                                            .sub = expanding->sub,

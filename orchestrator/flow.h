@@ -48,8 +48,8 @@ enum flow_event_kind {
     FLOW_EVENT_UNROUTABLE, /* task, sub, text: no arm may run it */
     FLOW_EVENT_EXHAUSTED,  /* task, sub: no arm is left that may run it; text: why, "": it failed */
     FLOW_EVENT_UNHEDGED,   /* task, sub: no other arm may run it */
-    FLOW_EVENT_PLAN,       /* answer to FLOW_READ: task, sub, verdict, text (complaint) */
-    FLOW_EVENT_EXPANDED,   /* answer to FLOW_EXPAND: task, sub, status */
+    FLOW_EVENT_PLAN,       /* answer to FLOW_READ: task, sub, serial, verdict, text (complaint) */
+    FLOW_EVENT_EXPANDED,   /* answer to FLOW_EXPAND: task, sub, serial, status */
     FLOW_EVENT_DURABLE,    /* answer to FLOW_BARRIER */
     FLOW_EVENT_GAINED,     /* shard: ours from now on; its outbox comes from the checkpoint */
     FLOW_EVENT_LEAVE,      /* shard: nothing more is done for it; RELEASE follows when all that was
@@ -72,6 +72,7 @@ struct flow_event {
     int broker;
     int shard;
     int64_t limit, after_ms;
+    int64_t serial; /* of the action that is answered: PLAN, EXPANDED */
     const char *task, *sub, *text, *arm, *worker; /* never NULL where the kind has them */
     bool hedge;
     enum flow_verdict verdict;
@@ -91,8 +92,8 @@ enum flow_action_kind {
     FLOW_EXPIRE,     /* task, sub */
     FLOW_PROMOTE,    /* task, sub */
     FLOW_BURY,       /* task, sub, avoid (as the queue has it), text: why, "": its last failure */
-    FLOW_READ,       /* task, sub: read the outcome of a plan node and judge it */
-    FLOW_EXPAND,     /* task, sub, expand, text (complaint); follows the PLAN event at once */
+    FLOW_READ,       /* task, sub, serial: read the outcome of a plan node and judge it */
+    FLOW_EXPAND,     /* task, sub, serial, expand, text (complaint); follows PLAN at once */
     FLOW_RECORD,     /* timing: keep it */
     FLOW_BARRIER,    /* answer DURABLE once all records so far are kept, or cannot be */
     FLOW_CHECKPOINT, /* shard, id */
@@ -119,6 +120,7 @@ struct flow_action {
     struct bytes meta, timing;
     enum queue_index index;
     int64_t offset, limit;
+    int64_t serial; /* READ, EXPAND: the answer bears it too */
     enum flow_expand expand;
     const struct queue_event *queue;
     bool hedge; /* OFFER: beside the attempt that runs */

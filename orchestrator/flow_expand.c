@@ -19,6 +19,7 @@ static void ask(struct flow *flow, struct expansion *expansion)
 {
     struct flow_action *action = flow_act(flow, FLOW_READ);
     expansion->state = EXPANSION_ASKED;
+    expansion->serial = action->serial = ++flow->serial;
     action->task = expansion->task;
     action->sub = expansion->sub;
 }
@@ -31,6 +32,11 @@ static void try_later(struct flow *flow, struct expansion *expansion)
 
 static void finish(struct flow *flow, struct shard *shard, struct expansion *expansion)
 {
+    if (expansion->again) {
+        expansion->again = false;
+        ask(flow, expansion);
+        return;
+    }
     TAILQ_REMOVE(&shard->expansions, expansion, link);
     shard->n_expansions--;
     TAILQ_INSERT_TAIL(&flow->done, expansion, link);
@@ -39,9 +45,12 @@ static void finish(struct flow *flow, struct shard *shard, struct expansion *exp
 void flow_expand_start(struct flow *flow, struct shard *shard, const char *task, const char *sub,
                        struct stream_id before)
 {
-    if (find(shard, task, sub) != NULL)
+    struct expansion *expansion = find(shard, task, sub);
+    if (expansion != NULL) { /* told again: what is under way may have found the task cancelled */
+        expansion->again = expansion->again || flow_stream_cmp(before, expansion->before) > 0;
         return;
-    struct expansion *expansion = mem_must_zalloc(sizeof *expansion);
+    }
+    expansion = mem_must_zalloc(sizeof *expansion);
     expansion->task = mem_must_strdup(task);
     expansion->sub = mem_must_strdup(sub);
     expansion->before = before;
@@ -54,7 +63,7 @@ void flow_expand_judged(struct flow *flow, const struct flow_event *event)
 {
     struct shard *shard = &flow->shards[event->shard];
     struct expansion *expansion = find(shard, event->task, event->sub);
-    if (expansion == NULL || shard->state != SHARD_HELD)
+    if (expansion == NULL || expansion->serial != event->serial || shard->state != SHARD_HELD)
         return;
     if (event->verdict == FLOW_VERDICT_LATER) {
         try_later(flow, expansion);
@@ -66,6 +75,7 @@ void flow_expand_judged(struct flow *flow, const struct flow_event *event)
     }
     bool first = strcmp(expansion->sub, PLAN_NODE) == 0;
     struct flow_action *action = flow_act(flow, FLOW_EXPAND);
+    action->serial = expansion->serial;
     action->task = expansion->task;
     action->sub = expansion->sub;
     action->text = event->text;
@@ -78,8 +88,10 @@ void flow_expand_finished(struct flow *flow, const struct flow_event *event)
 {
     struct shard *shard = &flow->shards[event->shard];
     struct expansion *expansion = find(shard, event->task, event->sub);
-    if (expansion == NULL)
-        return;
+    if (expansion == NULL || expansion->serial != event->serial)
+        return; /* of an earlier time of holding the shard */
+    if (event->status == QUEUE_OK || event->status == QUEUE_DUP)
+        expansion->again = false; /* it is carried out, once for all */
     if (event->status == QUEUE_REFUSED || event->status == QUEUE_ERROR)
         try_later(flow, expansion);
     else

@@ -8,6 +8,8 @@
 
 #define HEDGES_MAX 100000 /* running subtasks that are watched; the others are not hedged */
 #define AGAIN_MS 1000     /* until an offer is tried again that found no room, or was declined */
+#define FORGET_MS 3600000 /* of one that runs: nothing more was heard of its subtask */
+#define REPEAT_MS 10000   /* of an offer that may have been lost */
 
 static struct hedge *find(struct flow *flow, const char *task, const char *sub)
 {
@@ -203,21 +205,42 @@ void flow_hedges_broker_gone(struct flow *flow, int broker)
             try_later(flow, hedge, 0);
 }
 
+static void offer(struct flow *flow, struct hedge *hedge)
+{
+    struct flow_action *action = act_on(flow, FLOW_OFFER, hedge);
+    action->hedge = true;
+    action->running = hedge->arm;
+    hedge->due_ms = flow->now_ms + REPEAT_MS;
+}
+
+/* False: there is no room. */
+static bool offer_first(struct flow *flow, struct hedge *hedge)
+{
+    int broker = flow_choose_broker(flow, hedge->hh.hashv);
+    if (broker < 0)
+        return false;
+    hedge->state = HEDGE_OFFERED;
+    hedge->broker = broker;
+    flow->brokers[broker].n_hedges++;
+    offer(flow, hedge);
+    return true;
+}
+
 void flow_hedges_tick(struct flow *flow)
 {
     struct hedge *hedge, *next;
+    bool room = true; /* the next tick may find some */
     HASH_ITER (hh, flow->hedges, hedge, next) {
-        if (hedge->state != HEDGE_LATER || flow->now_ms < hedge->due_ms)
+        if (hedge->state == HEDGE_RUNS) {
+            if (flow->now_ms - hedge->taken_ms >= FORGET_MS)
+                forget(flow, hedge);
+        } else if (flow->now_ms < hedge->due_ms) {
             continue;
-        int broker = flow_choose_broker(flow, hedge->hh.hashv);
-        if (broker < 0)
-            return; /* the next tick may find room */
-        hedge->state = HEDGE_OFFERED;
-        hedge->broker = broker;
-        flow->brokers[broker].n_hedges++;
-        struct flow_action *offer = act_on(flow, FLOW_OFFER, hedge);
-        offer->hedge = true;
-        offer->running = hedge->arm;
+        } else if (hedge->state == HEDGE_OFFERED) {
+            offer(flow, hedge);
+        } else if (room) {
+            room = offer_first(flow, hedge);
+        }
     }
 }
 

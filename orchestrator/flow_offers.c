@@ -258,11 +258,11 @@ bool flow_entry_ready(struct flow *flow, int shard, const struct queue_item *ite
         return true;
     }
     if (entry != NULL)
-        flow_entry_remove(flow, entry, false); /* an earlier round: the new offer replaces it */
+        flow_entry_remove(flow, entry, true);        /* of an earlier round */
+    flow_hedges_forget(flow, item->task, item->sub); /* nobody runs it */
     bool room = flow_room(flow) > 0;
     if (!room && (!flow_any_broker(flow) || flow->n_waiting >= flow->options.reserve_max))
         return false;
-    flow_hedges_forget(flow, item->task, item->sub); /* nobody runs it */
     entry = entry_new(flow, &key, shard, item);
     entry->scan = flow->shards[shard].scan;
     if (room)

@@ -63,7 +63,7 @@ struct hedge {
     UT_hash_handle hh; /* by key */
     enum hedge_state state;
     int broker, shard;
-    int64_t attempt, priority, taken_ms, due_ms;
+    int64_t attempt, priority, taken_ms, due_ms; /* due: for the next offer */
     struct bytes meta;
     const char *task, *sub, *avoid, *arm; /* inside of data */
     char data[];
@@ -78,6 +78,8 @@ enum expansion_state { EXPANSION_ASKED, EXPANSION_WAITS };
 struct expansion {
     TAILQ_ENTRY(expansion) link;
     enum expansion_state state;
+    bool again;     /* a person had the task retried meanwhile: its end is not the last word */
+    int64_t serial; /* of the READ that is under way, or of the EXPAND that followed */
     int64_t again_ms;
     struct stream_id before; /* the shard's checkpoint must not pass this */
     char *task, *sub;
@@ -143,6 +145,7 @@ struct flow {
     int next_shard; /* where the next refill begins */
     int64_t asked;  /* items asked for by scans under way for refilling */
     bool barrier;   /* one is under way */
+    int64_t serial; /* the last one given */
     int64_t next_checkpoint_ms, next_second_ms;
     struct flow_action *actions;
     size_t n_actions, cap_actions;
