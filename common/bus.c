@@ -1,50 +1,18 @@
 #include "common/bus.h"
 
 #include <errno.h>
-#include <netdb.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-#include <zmq.h>
 
-#include "common/ipc.h"
+#include "common/bus_internal.h"
 #include "schemas/mem.h"
-#include "schemas/message.h"
-
-#define DEFAULT_HIGH_WATER 10000
-
-/* How zmq meets the loop. Its descriptor tells of changes, not of states: it becomes readable once
- * when the socket gets something to do, and any call on the socket may take that signal away. So
- * frames are read until zmq says that there are none. Where that was not reached (the burst ended)
- * or a call came in between (a send), the socket is `dirty`: while it is, an idle handle keeps the
- * poll from blocking, and frames are read after the poll (check). Just before the poll (prepare) a
- * look at the socket usually shows that it is clean again, which spares that extra turn. */
-struct bus {
-    void *socket; /* zmq's */
-    enum bus_kind kind;
-    bus_frame_fn *fn;
-    bus_link_fn *link_fn; /* NULL: not watched */
-    void *ctx;
-    uv_poll_t poll;
-    uv_prepare_t prepare;
-    uv_check_t check;
-    uv_idle_t idle;
-    int n_handles; /* not yet closed */
-    bool dirty;
-    bool read; /* in this turn of the loop: one burst is enough */
-    bool up;   /* DEALER: writable, as last told to link_fn */
-    bool closed;
-    bool bound_ipc;
-    struct ipc_listener ipc;
-};
 
 /* --- one context per process, as long as it has sockets ----------------------------------- */
 
 static void *context;
 static int context_users;
 
-static void *context_use(void)
+void *bus_context_use(void)
 {
     if (context_users == 0)
         context = zmq_ctx_new();
@@ -53,7 +21,7 @@ static void *context_use(void)
     return context;
 }
 
-static void context_leave(void)
+void bus_context_leave(void)
 {
     if (--context_users > 0)
         return;
@@ -97,11 +65,22 @@ static bool take_peer(struct bus *bus, zmq_msg_t *frame, struct bus_peer *ret)
     return zmq_msg_recv(frame, bus->socket, ZMQ_DONTWAIT) >= 0;
 }
 
+/* Who sent the frame, and over which connection. The ZAP handler names a peer by its key. */
+static void describe(struct bus *bus, zmq_msg_t *frame, struct bus_peer *ret)
+{
+    const char *key = bus->secure ? zmq_msg_gets(frame, "User-Id") : NULL;
+    if (key != NULL && strlen(key) < sizeof ret->public_key)
+        memcpy(ret->public_key, key, strlen(key) + 1);
+    ret->fd = -1;
+    if (bus->door != NULL)
+        bus_door_frame(bus, zmq_msg_get(frame, ZMQ_SRCFD), ret);
+}
+
 /* Reads and delivers one message; a message of another shape is dropped. 0, or -EAGAIN when there
  * is none. */
 static int deliver_one(struct bus *bus)
 {
-    struct bus_peer peer = {0};
+    struct bus_peer peer;
     zmq_msg_t frame;
     zmq_msg_init(&frame);
     if (zmq_msg_recv(&frame, bus->socket, ZMQ_DONTWAIT) < 0) {
@@ -109,8 +88,12 @@ static int deliver_one(struct bus *bus)
         return -EAGAIN;
     }
     bool router = bus->kind == BUS_ROUTER;
-    if ((!router || take_peer(bus, &frame, &peer)) && !drop_rest(bus, &frame))
+    peer.public_key[0] = '\0';
+    if ((!router || take_peer(bus, &frame, &peer)) && !drop_rest(bus, &frame)) {
+        if (router)
+            describe(bus, &frame, &peer);
         bus->fn(bus->ctx, router ? &peer : NULL, zmq_msg_data(&frame), zmq_msg_size(&frame));
+    }
     zmq_msg_close(&frame);
     return 0;
 }
@@ -140,7 +123,7 @@ static void read_burst(struct bus *bus)
 {
     int rc = 0;
     for (int i = 0; i < BUS_BURST && rc == 0 && !bus->closed; i++)
-        rc = deliver_one(bus);
+        rc = bus->deliver(bus);
     if (bus->closed)
         return;
     set_dirty(bus, rc == 0);
@@ -214,150 +197,45 @@ void bus_watch(struct bus *bus, bus_link_fn *fn)
     set_dirty(bus, true); /* the state of now is told from the loop */
 }
 
+void bus_touched(struct bus *bus)
+{
+    set_dirty(bus, true);
+}
+
 /* --- opening ------------------------------------------------------------------------------ */
 
-static int set_int(struct bus *bus, int option, int value)
+int bus_set_int(struct bus *bus, int option, int value)
 {
     return zmq_setsockopt(bus->socket, option, &value, sizeof value) == 0 ? 0 : -errno;
 }
 
-static int set_options(struct bus *bus, const struct bus_options *options, bool tcp)
+/* Names the bus to the ZAP handler and looks at its connections before there can be any. */
+static int guard(struct bus *bus, uv_loop_t *loop, const struct bus_options *options,
+                 struct err *err)
 {
-    int high_water = options->high_water > 0 ? options->high_water : DEFAULT_HIGH_WATER;
-    int64_t max_bytes = options->max_bytes > 0 ? options->max_bytes : (int64_t)MESSAGE_MAX_BYTES;
-    const struct {
-        bool applies;
-        int option, value;
-    } table[] = {
-        {true, ZMQ_LINGER, 0},
-        {true, ZMQ_SNDHWM, high_water},
-        {true, ZMQ_RCVHWM, high_water},
-        {true, ZMQ_BACKLOG, 1024},
-        {true, ZMQ_RECONNECT_IVL, tcp ? 20 : 10},
-        {true, ZMQ_RECONNECT_IVL_MAX, tcp ? 500 : 100},
-        {strchr(options->endpoint, '[') != NULL, ZMQ_IPV6, 1},
-        {tcp, ZMQ_CONNECT_TIMEOUT, 5000},
-        {tcp, ZMQ_HEARTBEAT_IVL, 2000},
-        {tcp, ZMQ_HEARTBEAT_TIMEOUT, 6000},
-        {tcp, ZMQ_HEARTBEAT_TTL, 6000},
-        {options->kind == BUS_ROUTER, ZMQ_ROUTER_MANDATORY, 1},
-        {options->kind == BUS_DEALER, ZMQ_IMMEDIATE, 1},
-    };
     int rc = 0;
-    for (size_t i = 0; i < sizeof table / sizeof *table && rc == 0; i++)
-        if (table[i].applies)
-            rc = set_int(bus, table[i].option, table[i].value);
-    if (rc == 0 && zmq_setsockopt(bus->socket, ZMQ_MAXMSGSIZE, &max_bytes, sizeof max_bytes) != 0)
-        rc = -errno;
-    /* With a ZAP domain, zmq refuses the first two versions of its protocol, whose handshake lets
-     * noise pass for frames, and aborts when a socket is closed in the middle of it (4.3.4,
-     * zmtp_engine.cpp: process_routing_id_msg). Without a ZAP handler it has no other effect. */
-    if (rc == 0 && zmq_setsockopt(bus->socket, ZMQ_ZAP_DOMAIN, "orchestrator", 12) != 0)
-        rc = -errno;
+    bus->secure = options->secret_key != NULL && strncmp(options->endpoint, "tcp://", 6) == 0;
+    bus->admit = bus->secure ? options->admit : NULL;
+    if (bus->secure)
+        rc = bus_zap_enter(bus, loop, err);
+    if (rc == 0 && options->max_connections > 0)
+        rc = bus_door_open(bus, loop, options->max_connections, err);
     return rc;
 }
 
-/* zmq binds addresses and interfaces only; a configuration names hosts. Writes the endpoint with
- * the address of the host, or as it was when the name is unknown: zmq then explains. */
-static void resolve_tcp(const char *endpoint, char *ret, size_t size)
-{
-    char host[256], address[256];
-    const char *rest = endpoint + strlen("tcp://");
-    const char *colon = strrchr(rest, ':');
-    snprintf(ret, size, "%s", endpoint);
-    if (colon == NULL || rest[0] == '*' || rest[0] == '[' || (size_t)(colon - rest) >= sizeof host)
-        return;
-    snprintf(host, sizeof host, "%.*s", (int)(colon - rest), rest);
-    struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *found = NULL;
-    if (getaddrinfo(host, NULL, &hints, &found) != 0)
-        return;
-    if (getnameinfo(found->ai_addr, found->ai_addrlen, address, sizeof address, NULL, 0,
-                    NI_NUMERICHOST) == 0)
-        snprintf(ret, size, "tcp://%s%s", address, colon);
-    freeaddrinfo(found);
-}
-
-static int bind_failed(const char *endpoint, int error, struct err *err)
-{
-    static const struct {
-        int error;
-        const char *advice;
-    } table[] = {
-        {EADDRINUSE, "another process uses it: stop that one, or choose another endpoint"},
-        {EADDRNOTAVAIL, "this machine has no such address: use one of its own, or tcp://*:PORT"},
-        {ENODEV, "this machine has no such address: use one of its own, or tcp://*:PORT"},
-        {EACCES, "not allowed: use a port above 1023, or run with the rights for it"},
-        {EINVAL, "this is no endpoint: use tcp://HOST:PORT or ipc:///PATH"},
-    };
-    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-        if (table[i].error == error)
-            return err_set(err, error == ENODEV ? -EADDRNOTAVAIL : -error,
-                           "cannot listen on %s: %s", endpoint, table[i].advice);
-    return err_set(err, -error, "cannot listen on %s: %s", endpoint, zmq_strerror(error));
-}
-
-static int bind_ipc(struct bus *bus, const char *endpoint, struct err *err)
-{
-    int rc = ipc_listen(&bus->ipc, endpoint + strlen("ipc://"), err);
-    if (rc != 0)
-        return rc;
-    bus->bound_ipc = true;
-    /* zmq owns the descriptor from here on, and leaves the file to us. */
-    if (set_int(bus, ZMQ_USE_FD, bus->ipc.fd) != 0 || zmq_bind(bus->socket, endpoint) != 0)
-        return bind_failed(endpoint, errno, err);
-    return 0;
-}
-
-static int attach(struct bus *bus, const struct bus_options *options, bool tcp, struct err *err)
-{
-    char resolved[512];
-    const char *endpoint = options->endpoint;
-    if (options->kind == BUS_DEALER || options->kind == BUS_SUB) {
-        if (zmq_connect(bus->socket, endpoint) == 0)
-            return 0;
-        return err_set(err, -errno, "cannot connect to %s: %s; use tcp://HOST:PORT or ipc:///PATH",
-                       endpoint, zmq_strerror(errno));
-    }
-    if (!tcp)
-        return bind_ipc(bus, endpoint, err);
-    resolve_tcp(endpoint, resolved, sizeof resolved);
-    return zmq_bind(bus->socket, resolved) == 0 ? 0 : bind_failed(endpoint, errno, err);
-}
-
-/* zmq takes a port modulo 65536, and other schemes that nobody has tested here. */
-static bool endpoint_valid(const char *endpoint)
-{
-    if (strncmp(endpoint, "ipc://", 6) == 0)
-        return true; /* ipc_listen() and zmq_connect() look at the rest */
-    const char *colon = strrchr(endpoint, ':');
-    if (strncmp(endpoint, "tcp://", 6) != 0 || colon <= endpoint + 6)
-        return false;
-    char *end;
-    long port = strtol(colon + 1, &end, 10);
-    return colon[1] >= '0' && colon[1] <= '9' && *end == '\0' && port >= 1 && port <= 65535;
-}
-
-static int open_socket(struct bus *bus, const struct bus_options *options, struct err *err)
+static int open_socket(struct bus *bus, uv_loop_t *loop, const struct bus_options *options,
+                       struct err *err)
 {
     static const int types[] = {ZMQ_DEALER, ZMQ_ROUTER, ZMQ_XPUB, ZMQ_SUB};
-    bool tcp = strncmp(options->endpoint, "tcp://", 6) == 0;
-    if (!endpoint_valid(options->endpoint))
-        return err_set(err, -EINVAL, "%s is no endpoint: use tcp://HOST:PORT or ipc:///PATH",
-                       options->endpoint);
     bus->socket = zmq_socket(context, types[options->kind]);
     if (bus->socket == NULL)
         return err_set(err, -errno, "cannot open a socket for %s: %s", options->endpoint,
                        zmq_strerror(errno));
-    int rc = set_options(bus, options, tcp);
-    if (rc == 0 && options->subscribe != NULL)
-        rc = bus_subscribe(bus, options->subscribe);
-    if (rc != 0)
-        return err_set(err, rc, "cannot set up a socket for %s: %s", options->endpoint,
-                       zmq_strerror(-rc));
-    return attach(bus, options, tcp, err);
+    int rc = guard(bus, loop, options, err);
+    return rc == 0 ? bus_attach(bus, options, err) : rc;
 }
 
-static int join_loop(struct bus *bus, uv_loop_t *loop, struct err *err)
+int bus_join_loop(struct bus *bus, uv_loop_t *loop, struct err *err)
 {
     int fd = -1;
     size_t size = sizeof fd;
@@ -380,34 +258,16 @@ static int join_loop(struct bus *bus, uv_loop_t *loop, struct err *err)
 
 static void close_socket(struct bus *bus)
 {
+    bus_door_close(bus);
     if (bus->socket != NULL) {
-        set_int(bus, ZMQ_LINGER, BUS_LINGER_MS);
+        bus_set_int(bus, ZMQ_LINGER, BUS_LINGER_MS);
         zmq_close(bus->socket);
     }
     if (bus->bound_ipc)
         ipc_unlisten(&bus->ipc);
-    context_leave();
-}
-
-int bus_open(struct bus **ret, uv_loop_t *loop, const struct bus_options *options, bus_frame_fn *fn,
-             void *ctx, struct err *err)
-{
-    if (context_use() == NULL)
-        return err_set(err, -errno, "cannot start ZeroMQ: %s", zmq_strerror(errno));
-    struct bus *bus = mem_must_zalloc(sizeof *bus);
-    bus->kind = options->kind;
-    bus->fn = fn;
-    bus->ctx = ctx;
-    int rc = open_socket(bus, options, err);
-    if (rc == 0)
-        rc = join_loop(bus, loop, err);
-    if (rc != 0) {
-        close_socket(bus);
-        free(bus);
-        return rc;
-    }
-    *ret = bus;
-    return 0;
+    if (bus->secure)
+        bus_zap_leave(bus);
+    bus_context_leave();
 }
 
 static void handle_closed(uv_handle_t *handle)
@@ -429,4 +289,48 @@ void bus_close(struct bus **bus_ptr)
     uv_close((uv_handle_t *)&bus->check, handle_closed);
     uv_close((uv_handle_t *)&bus->idle, handle_closed);
     close_socket(bus);
+}
+
+int bus_open(struct bus **ret, uv_loop_t *loop, const struct bus_options *options, bus_frame_fn *fn,
+             void *ctx, struct err *err)
+{
+    if (bus_context_use() == NULL)
+        return err_set(err, -errno, "cannot start ZeroMQ: %s", zmq_strerror(errno));
+    struct bus *bus = mem_must_zalloc(sizeof *bus);
+    bus->kind = options->kind;
+    bus->deliver = deliver_one;
+    bus->fn = fn;
+    bus->ctx = ctx;
+    int rc = open_socket(bus, loop, options, err);
+    if (rc == 0)
+        rc = bus_join_loop(bus, loop, err);
+    if (rc != 0) {
+        close_socket(bus);
+        free(bus);
+        return rc;
+    }
+    *ret = bus;
+    return 0;
+}
+
+int bus_adopt(struct bus **ret, uv_loop_t *loop, void *socket, int (*deliver)(struct bus *bus),
+              void *ctx, struct err *err)
+{
+    struct bus *bus = mem_must_zalloc(sizeof *bus);
+    bus->socket = socket;
+    bus->deliver = deliver;
+    bus->ctx = ctx;
+    int rc = bus_join_loop(bus, loop, err);
+    if (rc != 0) {
+        close_socket(bus);
+        free(bus);
+        return rc;
+    }
+    *ret = bus;
+    return 0;
+}
+
+bool bus_secure(const struct bus *bus)
+{
+    return bus->secure;
 }

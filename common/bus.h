@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "common/err.h"
+#include "common/keyring.h"
 #include "common/loop.h"
 
 enum bus_kind {
@@ -16,10 +17,15 @@ enum bus_kind {
     BUS_SUB,    /* connects; receives events */
 };
 
-/* A peer of a ROUTER, as zmq names it: 5 bytes today, at most 255. */
+/* A peer of a ROUTER, as zmq names it: 5 bytes today, at most 255. What follows is of the
+ * connection over which a frame came. */
 struct bus_peer {
     uint8_t len;
     uint8_t id[255];
+    char public_key[KEYRING_KEY_SIZE]; /* that it has proved to have; "": it is not encrypted */
+    int fd;                            /* of the connection; -1: not known */
+    uint64_t serial;                   /* tells it from others with the same descriptor */
+    uint32_t frames;                   /* that came over it since the last bus_sweep() */
 };
 
 struct bus; /* one socket */
@@ -27,12 +33,35 @@ struct bus; /* one socket */
 /* A frame has come. peer: ROUTER only, else NULL. The bytes are gone when it returns. */
 typedef void bus_frame_fn(void *ctx, const struct bus_peer *peer, const uint8_t *data, size_t len);
 
+/* Whether a peer may connect. */
+enum bus_answer {
+    BUS_ADMIT,
+    BUS_LATER,  /* not yet: it tries again by itself, soon */
+    BUS_REFUSE, /* its socket gives up */
+};
+/* Asked at each connection, with the key that the peer has proved to have. address: of its host. */
+typedef enum bus_answer bus_admit_fn(void *ctx, const char *public_key, const char *address);
+
+/* The keys with which a peer connects. */
+struct bus_keys {
+    char server[KEYRING_KEY_SIZE]; /* the brokers' public key */
+    struct keyring_pair own;
+};
+
 struct bus_options {
     enum bus_kind kind;
     const char *endpoint;  /* ipc://PATH or tcp://HOST:PORT; borrowed during open */
     int64_t max_bytes;     /* MAXMSGSIZE; 0: MESSAGE_MAX_BYTES */
     int high_water;        /* messages queued per peer; 0: 10,000 */
     const char *subscribe; /* SUB: first topic prefix; NULL: none yet */
+
+    /* CURVE, on tcp only: ipc is never encrypted. Borrowed during open; NULL: plain. */
+    const struct bus_keys *keys; /* DEALER, SUB */
+    const char *secret_key;      /* ROUTER, XPUB: the brokers' */
+    bus_admit_fn *admit;         /* with secret_key; gets bus_open()'s ctx */
+    /* ROUTER, XPUB: most connections at once, the next ones are closed; 0: not looked at, and then
+     * bus_cut() and the like do nothing. */
+    size_t max_connections;
 };
 
 /* Whether a connection stands on which bus_send() gets through, at every change. */
@@ -47,6 +76,8 @@ int bus_open(struct bus **ret, uv_loop_t *loop, const struct bus_options *option
 /* Accepts NULL; no callback comes after it. What was just sent (a bye, a last event) still gets at
  * most BUS_LINGER_MS to leave, in the background. */
 void bus_close(struct bus **bus);
+/* Whether peers of a bound socket are encrypted and asked for keys. */
+bool bus_secure(const struct bus *bus);
 /* DEALER only: fn is called, with bus_open()'s ctx, from the loop. */
 void bus_watch(struct bus *bus, bus_link_fn *fn);
 
@@ -54,6 +85,30 @@ void bus_watch(struct bus *bus, bus_link_fn *fn);
  * -EHOSTUNREACH when the ROUTER doesn't know the peer. A XPUB drops instead. */
 int bus_send(struct bus *bus, const struct bus_peer *peer, const void *data, size_t len);
 int bus_subscribe(struct bus *bus, const char *prefix); /* SUB only */
+
+/* --- the connections of a bound socket that has max_connections --------------------------------
+ */
+
+struct bus_counts {
+    size_t open;
+    uint64_t cut;     /* by us, since the start: too many, too silent, or by bus_cut() */
+    uint64_t failed;  /* that broke off, or spoke another language, before they were admitted */
+    uint64_t starved; /* times that there was no descriptor for one */
+};
+void bus_counts(const struct bus *bus, struct bus_counts *ret);
+/* The peer has introduced itself: bus_sweep() leaves its connection alone. */
+void bus_settle(struct bus *bus, const struct bus_peer *peer);
+/* Counts something bad that came over the connection; returns how much that was. */
+unsigned bus_blame(struct bus *bus, const struct bus_peer *peer);
+/* Ends the connection; the peer may come again. */
+void bus_cut(struct bus *bus, const struct bus_peer *peer);
+/* Ends the connections that are not settled silent_ms after they came, and counts frames anew. */
+void bus_sweep(struct bus *bus, int64_t silent_ms);
+
+/* Tries to get in at a socket that was opened with secret_key, with a key that nobody knows and
+ * without any, while the loop runs. 0 when both were refused; -EACCES: let in; -ETIMEDOUT: no
+ * answer. */
+int bus_self_test(struct bus *bus, uv_loop_t *loop, struct err *err);
 
 /* Frames are read in bursts of at most this many before other handles get their turn. */
 #define BUS_BURST 256
