@@ -276,6 +276,14 @@ void queue_send(struct redis *redis, struct queue_args *args, redis_reply_fn *fn
     arrays_release(&arrays);
 }
 
+void queue_send_blocking(struct redis *redis, struct queue_args *args, redis_reply_fn *fn,
+                         void *ctx)
+{
+    struct arrays arrays = arrays_make(args, NULL, 0);
+    redis_command_blocking(redis, fn, ctx, arrays.n, arrays.argv, arrays.lens);
+    arrays_release(&arrays);
+}
+
 struct plain {
     struct queue *queue; /* borrowed */
     queue_fn *fn;

@@ -10,8 +10,8 @@
  * Where something may have to be settled, the keys of accounts follow those of the tasks; a call
  * that is answered with the names of further ones is sent again alone (queue_run_settling()).
  *
- * A batch spans shards, which a single server allows; for Redis Cluster, batch_takes() would have
- * to keep to one shard. */
+ * A batch spans shards, which a single server allows. In a Redis Cluster it must not: there is one
+ * for each shard of the turn. */
 #include "common/queue_internal.h"
 
 #include <stdlib.h>
@@ -37,7 +37,9 @@ struct group {
 };
 
 struct queue_batch {
-    struct queue *queue; /* borrowed */
+    struct queue *queue;      /* borrowed */
+    struct queue_batch *next; /* being filled, of the same script and another shard */
+    int shard;                /* that all its tasks are of; -1: of any */
     enum queue_script script;
     struct queue_args args; /* of the calls, without the task */
     struct call calls[BATCH_CALLS];
@@ -55,6 +57,8 @@ static struct queue_batch *batch_new(struct queue *queue, enum queue_script scri
 {
     struct queue_batch *batch = mem_must_realloc(NULL, sizeof *batch);
     batch->queue = queue;
+    batch->next = NULL;
+    batch->shard = -1;
     batch->script = script;
     batch->args = (struct queue_args){0};
     batch->n_calls = batch->n_groups = batch->answered = 0;
@@ -196,18 +200,21 @@ static void batch_send(struct queue_batch *batch)
     queue_eval(batch->queue, out, batch->script, n_keys, batch_answered, batch);
 }
 
-static void flush_one(struct queue *queue, enum queue_script script)
+/* Takes it out of those that are being filled, and sends it. */
+static void flush_one(struct queue_batch *batch)
 {
-    struct queue_batch *batch = queue->batches[script];
-    queue->batches[script] = NULL;
-    if (batch != NULL)
-        batch_send(batch);
+    struct queue_batch **at = &batch->queue->batches[batch->script];
+    while (*at != batch)
+        at = &(*at)->next;
+    *at = batch->next;
+    batch_send(batch);
 }
 
 void queue_batch_flush(struct queue *queue)
 {
     for (int script = 0; script < QUEUE_BATCH_COUNT; script++)
-        flush_one(queue, (enum queue_script)script);
+        while (queue->batches[script] != NULL)
+            flush_one(queue->batches[script]);
 }
 
 static struct group *find_group(struct queue_batch *batch, const char *task)
@@ -232,23 +239,38 @@ static bool has_sub(const struct queue_batch *batch, const struct group *group,
     return false;
 }
 
+/* The batch that takes calls of the task, or NULL: none does yet. */
+static struct queue_batch *find_batch(const struct queue *queue, enum queue_script script,
+                                      int shard)
+{
+    struct queue_batch *batch = queue->batches[script];
+    while (batch != NULL && batch->shard != shard)
+        batch = batch->next;
+    return batch;
+}
+
 void queue_batch_add(struct queue *queue, enum queue_script script, const char *task, bool known,
                      redis_reply_fn *fn, void *ctx)
 {
     const struct queue_args *args = &queue->args; /* of which the first is the task */
-    struct queue_batch *batch = queue->batches[script];
+    int shard = redis_is_cluster(queue->redis) ? task_shard(task) : -1;
+    struct queue_batch *batch = find_batch(queue, script, shard);
     struct group *group = batch != NULL ? find_group(batch, task) : NULL;
     if (group != NULL && (script == SCRIPT_submit || has_sub(batch, group, args))) {
-        flush_one(queue, script);
+        flush_one(batch);
         batch = NULL;
         group = NULL;
     }
-    if (batch == NULL)
-        batch = queue->batches[script] = batch_new(queue, script);
+    if (batch == NULL) {
+        batch = batch_new(queue, script);
+        batch->shard = shard;
+        batch->next = queue->batches[script];
+        queue->batches[script] = batch;
+    }
     put_call(batch, group, task, args, 1, args->n - 1, fn, ctx);
     batch->known = batch->known || known;
     if (batch->n_calls == BATCH_CALLS || batch->args.text.len >= BATCH_BYTES)
-        flush_one(queue, script);
+        flush_one(batch);
 }
 
 void queue_batch_close(struct queue *queue)

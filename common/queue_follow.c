@@ -1,4 +1,6 @@
-/* Follows the outboxes of all shards: one connection, one XREAD that blocks over all of them. */
+/* Follows the outboxes of all shards: one connection, one XREAD that blocks over all of them. In a
+ * Redis Cluster a command is about one slot: there each shard has an XREAD and a connection of its
+ * own. */
 #include "common/queue_internal.h"
 
 #include <stdio.h>
@@ -14,6 +16,13 @@
 #define BLOCK_MS "3000" /* below what the client takes for a dead server */
 #define DAMAGED_LOG_MS 1000
 
+/* An XREAD, under way or to be sent. */
+struct reading {
+    struct queue_follow *follow;
+    int first, n; /* shards */
+    bool sent;
+};
+
 struct queue_follow {
     struct redis *redis;
     struct queue_args args;
@@ -21,14 +30,16 @@ struct queue_follow {
     void *ctx;
     char keys[SHARD_COUNT][QUEUE_KEY_SIZE];
     char seen[SHARD_COUNT][48]; /* id of the last entry */
-    int missing;                /* checkpoints that are still asked for */
+    struct reading readings[SHARD_COUNT];
+    int n_readings;
+    int missing; /* checkpoints that are still asked for */
     int64_t damaged, damaged_told_ms;
     struct loop_timer *again; /* after an error */
     bool *closed;             /* set when it is closed within a callback; NULL: outside */
     struct queue_entry entry;
 };
 
-static void read_more(struct queue_follow *follow);
+static void read_more(struct reading *reading);
 
 /* Delivers one of an entry's events, which can stand for more of them. */
 static void deliver(struct queue_follow *follow, int shard, const struct redis_value *value,
@@ -87,7 +98,9 @@ static void deliver_shard(struct queue_follow *follow, const struct redis_value 
 
 static void entries_answered(void *ctx, const struct redis_value *value)
 {
-    struct queue_follow *follow = ctx;
+    struct reading *reading = ctx;
+    struct queue_follow *follow = reading->follow;
+    reading->sent = false;
     if (redis_type(value) == REDIS_ERR) {
         const char *text = redis_str(value, NULL);
         if (strncmp(text, "CLOSED", 6) == 0)
@@ -103,25 +116,30 @@ static void entries_answered(void *ctx, const struct redis_value *value)
     if (closed)
         return;
     follow->closed = NULL;
-    read_more(follow);
+    read_more(reading);
 }
 
-static void read_more(struct queue_follow *follow)
+static void read_more(struct reading *reading)
 {
+    struct queue_follow *follow = reading->follow;
     queue_args_clear(&follow->args);
     static const char *const head[] = {"XREAD", "COUNT", BATCH, "BLOCK", BLOCK_MS, "STREAMS"};
     for (size_t i = 0; i < sizeof head / sizeof *head; i++)
         queue_args_str(&follow->args, head[i]);
-    for (int shard = 0; shard < SHARD_COUNT; shard++)
-        queue_args_str(&follow->args, follow->keys[shard]);
-    for (int shard = 0; shard < SHARD_COUNT; shard++)
-        queue_args_str(&follow->args, follow->seen[shard]);
-    queue_send(follow->redis, &follow->args, entries_answered, follow);
+    for (int i = 0; i < reading->n; i++)
+        queue_args_str(&follow->args, follow->keys[reading->first + i]);
+    for (int i = 0; i < reading->n; i++)
+        queue_args_str(&follow->args, follow->seen[reading->first + i]);
+    reading->sent = true;
+    queue_send_blocking(follow->redis, &follow->args, entries_answered, reading);
 }
 
 static void read_again(void *ctx)
 {
-    read_more(ctx);
+    struct queue_follow *follow = ctx;
+    for (int i = 0; i < follow->n_readings; i++)
+        if (!follow->readings[i].sent)
+            read_more(&follow->readings[i]);
 }
 
 struct checkpoint {
@@ -142,7 +160,7 @@ static void checkpoint_answered(void *ctx, const struct redis_value *value)
         redis_type(value) == REDIS_STR && len > 0 && len < 42 && strspn(id, "0123456789-") == len;
     snprintf(follow->seen[checkpoint.shard], sizeof follow->seen[0], "%s", usable ? id : "0");
     if (--follow->missing == 0)
-        read_more(follow);
+        read_again(follow);
 }
 
 int queue_follow(struct queue *queue, queue_event_fn *fn, void *ctx, struct err *err)
@@ -158,6 +176,10 @@ int queue_follow(struct queue *queue, queue_event_fn *fn, void *ctx, struct err 
     follow->ctx = ctx;
     follow->again = loop_timer_new(queue->loop, read_again, follow);
     follow->missing = SHARD_COUNT;
+    follow->n_readings = redis_is_cluster(redis) ? SHARD_COUNT : 1;
+    for (int i = 0; i < follow->n_readings; i++)
+        follow->readings[i] =
+            (struct reading){.follow = follow, .first = i, .n = SHARD_COUNT / follow->n_readings};
     for (int shard = 0; shard < SHARD_COUNT; shard++) {
         queue_shard_key(follow->keys[shard], shard, "ev");
         struct checkpoint *checkpoint = mem_must_zalloc(sizeof *checkpoint);

@@ -287,35 +287,57 @@ static void check_key(struct fsck *fsck, const char *key)
     }
 }
 
-static void ask_keys(struct fsck *fsck, const char *cursor);
+/* All keys: of one server, or in a cluster, of the shard's tasks where that shard is. */
+struct keys {
+    struct fsck *fsck;
+    int shard; /* -1: one server */
+};
+
+static void ask_keys(struct keys *keys, const char *cursor);
 
 /* value: [cursor, [key, ...]] */
 static void keys_answered(void *ctx, const struct redis_value *value)
 {
-    struct fsck *fsck = ctx;
+    struct keys *keys = ctx;
+    struct fsck *fsck = keys->fsck;
     queue_failed(value, &fsck->err);
-    const struct redis_value *keys = redis_at(value, 1);
-    for (size_t i = 0; i < redis_len(keys); i++)
-        check_key(fsck, redis_str(redis_at(keys, i), NULL));
+    const struct redis_value *names = redis_at(value, 1);
+    for (size_t i = 0; i < redis_len(names); i++)
+        check_key(fsck, redis_str(redis_at(names, i), NULL));
     const char *cursor = redis_str(redis_at(value, 0), NULL);
-    if (fsck->err.text[0] == '\0' && strcmp(cursor, "0") != 0 && cursor[0] != '\0')
-        ask_keys(fsck, cursor);
-    else
-        step(fsck);
+    if (fsck->err.text[0] == '\0' && strcmp(cursor, "0") != 0 && cursor[0] != '\0') {
+        ask_keys(keys, cursor);
+        return;
+    }
+    free(keys);
+    step(fsck);
 }
 
-static void ask_keys(struct fsck *fsck, const char *cursor)
+static void ask_keys(struct keys *keys, const char *cursor)
 {
-    redis_command(fsck->queue->redis, keys_answered, fsck, 6,
-                  (const char *[]){"SCAN", cursor, "MATCH", "orch:{[sb]*", "COUNT", SCAN_COUNT},
-                  NULL);
+    char shard[QUEUE_KEY_SIZE], pattern[QUEUE_KEY_SIZE] = "orch:{[sb]*";
+    queue_shard_key(shard, keys->shard, "");
+    if (keys->shard >= 0)
+        snprintf(pattern, sizeof pattern, "%.64s*", shard);
+    redis_command_at(keys->fsck->queue->redis, shard, keys_answered, keys, 6,
+                     (const char *[]){"SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT}, NULL);
+}
+
+static void ask_all_keys(struct fsck *fsck)
+{
+    bool cluster = redis_is_cluster(fsck->queue->redis);
+    for (int shard = cluster ? 0 : -1; shard < (cluster ? SHARD_COUNT : 0); shard++) {
+        struct keys *keys = mem_must_zalloc(sizeof *keys);
+        *keys = (struct keys){fsck, shard};
+        fsck->missing++;
+        ask_keys(keys, "0");
+    }
 }
 
 void queue_fsck(struct queue *queue, queue_finding_fn *finding, queue_fsck_fn *done, void *ctx)
 {
     struct fsck *fsck = mem_must_zalloc(sizeof *fsck);
     *fsck = (struct fsck){.queue = queue, .finding = finding, .done = done, .ctx = ctx};
-    fsck->missing = 1;
     for (int shard = 0; shard < SHARD_COUNT; shard++) {
         char key[QUEUE_KEY_SIZE];
         const char *argv[] = {"ZRANGE", key, "0", "-1"};
@@ -331,5 +353,5 @@ void queue_fsck(struct queue *queue, queue_finding_fn *finding, queue_fsck_fn *d
         }
         ask_outbox(source_new(fsck, "ev", shard), "-");
     }
-    ask_keys(fsck, "0");
+    ask_all_keys(fsck);
 }

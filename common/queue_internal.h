@@ -165,6 +165,9 @@ void queue_eval(struct queue *queue, const struct queue_args *args, enum queue_s
                 int n_keys, redis_reply_fn *fn, void *ctx);
 /* Sends queue->args as a plain command on that client. */
 void queue_send(struct redis *redis, struct queue_args *args, redis_reply_fn *fn, void *ctx);
+/* The same for one that blocks. */
+void queue_send_blocking(struct redis *redis, struct queue_args *args, redis_reply_fn *fn,
+                         void *ctx);
 
 /* The status in an answer: a string, or the first element of an array. err is set with REFUSED and
  * ERROR, else "". */
