@@ -20,7 +20,8 @@
 static const char worker_rules[] =
     " resetkeys ~orch:{s* ~orch:{b}:* ~orch:{c}:* ~orch:{d}:epoch resetchannels &orch:{s* "
     "&orch:{c}:* -@all +ping +select +evalsha +script|load +subscribe +unsubscribe +publish +wait "
-    "+time +cluster|slots +cluster|shards +asking +readonly +get +set +del +unlink +exists +mget "
+    "+time +role +cluster|slots +cluster|shards +asking +readonly +get +set +del +unlink +exists "
+    "+mget "
     "+decrby +incrby +pexpire +pttl +hget +hset +hdel +hmget +hgetall +hexists +hincrby +hstrlen "
     "+hlen +zadd +zrem +zscore +zcard +zrange +zrangebyscore +zremrangebyscore +zremrangebyrank "
     "+xadd +xlen +rpush +llen +lrange +ltrim";
@@ -29,7 +30,7 @@ static const char worker_rules[] =
 static const char orchestrator_rules[] =
     " resetkeys ~orch:* resetchannels &orch:* -@all +@read +@write +@pubsub +@transaction +ping "
     "+select +time +wait +eval +evalsha +evalsha_ro +script|load +script|exists +cluster|slots "
-    "+cluster|shards +asking +readonly -@dangerous";
+    "+cluster|shards +asking +readonly -@dangerous +role";
 
 void access_rules(enum keyring_role role, const char *const *providers, size_t n_providers,
                   struct buf *out)

@@ -175,12 +175,9 @@ static int read_text(const char *path, struct buf *text, struct err *err)
     return rc;
 }
 
-int config_check(struct config **ret, const char *path, config_problem_fn *fn, void *ctx,
-                 struct err *err)
+static int read_config(struct config **ret, const char *path, config_problem_fn *fn, void *ctx,
+                       struct err *err)
 {
-    struct err local = {""};
-    if (err == NULL)
-        err = &local;
     char *file = find_file(path);
     if (file == NULL)
         return detect_config(ret, err);
@@ -193,6 +190,18 @@ int config_check(struct config **ret, const char *path, config_problem_fn *fn, v
     buf_release(&text);
     free(file);
     return rc == 0 || rc == -ENOENT || rc == -ENOMEM ? rc : -EINVAL;
+}
+
+int config_check(struct config **ret, const char *path, config_problem_fn *fn, void *ctx,
+                 struct err *err)
+{
+    struct err local = {""};
+    int rc = read_config(ret, path, fn, ctx, err != NULL ? err : &local);
+    const struct config *config = *ret;
+    if (rc == 0 && config->listen == NULL && config->broker_local && config->redis_local &&
+        stack_lives(config->home))
+        rc = config_follow_listen(*ret);
+    return rc;
 }
 
 int config_load(struct config **ret, const char *path, struct err *err)

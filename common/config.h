@@ -194,9 +194,10 @@ void config_reference(struct buf *out);
 
 /* --- what others can reach --------------------------------------------------------------- */
 
-#define CONFIG_LISTEN_PORT                                                                         \
-    5570 /* broker; taps and Redis of the local stack are on the next two                          \
-          */
+/* Of the local stack's broker; its taps and Redis are on the next two. */
+#define CONFIG_LISTEN_PORT 5570
+/* Beside the keys of the bus: the password of the local redis-server that listens. */
+#define CONFIG_REDIS_PASSWORD "redis.password"
 
 /* Whether only this machine is reached under that host. */
 bool config_loopback(const char *host);
@@ -207,8 +208,6 @@ int config_check_exposure(const struct config *config, bool insecure, struct err
 /* Makes the local stack listen on HOST[:PORT], as `listen` does. 0; -EINVAL, -ENOTSUP (no local
  * stack), -ENOMEM. */
 int config_listen(struct config *config, const char *address, struct err *err);
-/* What a running stack wrote of where it listens (PATH_RUN_LISTEN). 0 or a negative errno. */
-int config_read_listen(const char *path, struct buf *ret);
 /* "HOST:PORT" of the local stack's Redis where it listens; the caller frees. NULL without memory.
  */
 char *config_listen_redis(const struct config *config);
@@ -225,6 +224,7 @@ struct config_share {
     int64_t concurrency;         /* of the worker; 0: what is configured */
     const char *redis;           /* URL there; NULL: as here */
     const char *user, *password; /* of Redis there; NULL: as in the URL */
+    const char *redis_ca;        /* file there, with who signs Redis' certificate; NULL: as usual */
     const char *const *brokers;  /* endpoints there; n_brokers 0: as here */
     size_t n_brokers;
 };

@@ -109,14 +109,18 @@ static char *listen_endpoint(const struct config *config, const char *scheme, in
                        atoi(config->listen + len + 1) + offset);
 }
 
-int config_read_listen(const char *path, struct buf *ret)
+int config_follow_listen(struct config *config)
 {
-    int rc = config_read_file(path, true, ret);
-    if (rc == 0 && ret->len == 0)
-        rc = -ENODATA;
-    if (rc == 0 && ret->data[ret->len - 1] == '\n')
-        ret->data[--ret->len] = '\0';
-    return rc;
+    struct buf text = {0};
+    char *path = path_of(config->home, PATH_RUN_LISTEN);
+    int rc = config_read_file(path, true, &text);
+    if (rc == 0 && text.len > 0) {
+        text.data[strcspn(text.data, "\r\n")] = '\0';
+        rc = config_listen(config, text.data, NULL);
+    }
+    buf_release(&text);
+    free(path);
+    return rc == -ENOMEM ? rc : 0;
 }
 
 char *config_listen_redis(const struct config *config)
@@ -150,6 +154,23 @@ static int move_broker(struct config *config)
     return rc;
 }
 
+/* The local redis-server that listens asks everybody for a password; ours is in a file of ours,
+ * which is not there before the first start. */
+static int take_password(struct config *config)
+{
+    struct buf text = {0};
+    char *path = config_text("%s/%s", config->curve_keys, CONFIG_REDIS_PASSWORD);
+    int rc = path == NULL ? -ENOMEM : config_read_file(path, true, &text);
+    size_t len = text.len > 0 ? strcspn(text.data, "\r\n") : 0;
+    if (rc == 0 && len > 0)
+        rc = config_replace_text(&config->redis.password, text.data, len);
+    if (text.data != NULL)
+        explicit_bzero(text.data, text.len);
+    buf_release(&text);
+    free(path);
+    return rc == -ENOMEM ? rc : 0;
+}
+
 static bool any_exposed(const struct config *config)
 {
     for (size_t i = 0; i < config->n_brokers; i++)
@@ -176,7 +197,7 @@ int config_listen(struct config *config, const char *address, struct err *err)
     config->listen = made;
     rc = move_broker(config);
     config->curve |= any_exposed(config);
-    return rc;
+    return rc != 0 ? rc : take_password(config);
 }
 
 /* --- what is complete ----------------------------------------------------------------------- */
@@ -196,6 +217,8 @@ int config_complete_bus(struct config_reader *reader, const struct yaml_node *ro
         rc = -ENOMEM;
     if (rc == 0)
         rc = config_make_absolute(reader, &config->curve_keys, 0);
+    if (rc == 0 && config->listen != NULL && config->redis_local)
+        rc = take_password(config);
     if (yaml_is_null(enabled))
         config->curve = any_exposed(config);
     for (size_t i = 0; i < config->n_brokers && !config->curve; i++)

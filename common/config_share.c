@@ -196,16 +196,27 @@ static int set_field(struct config *config, const char *key, const struct yaml_n
 
 static int set_redis(struct config *config, const struct config_share *share, struct err *err)
 {
+    struct redis_options *redis = &config->redis;
+    int64_t replicas = redis->replicas, timeout_ms = redis->replicas_timeout_ms;
+    int rc = 0;
     if (share->redis != NULL) {
         struct yaml_node node = {.text = share->redis, .len = strlen(share->redis)};
-        int rc = set_field(config, "redis", &node, err);
-        if (rc != 0)
-            return rc;
+        rc = set_field(config, "redis", &node, err);
+        redis->replicas = replicas;
+        redis->replicas_timeout_ms = timeout_ms;
     }
-    if (share->user == NULL)
-        return 0;
-    int rc = copy_text(&config->redis.user, share->user);
-    return rc != 0 ? rc : copy_text(&config->redis.password, share->password);
+    if (rc == 0 && share->user != NULL)
+        rc = copy_text(&redis->user, share->user);
+    if (rc == 0 && share->user != NULL)
+        rc = copy_text(&redis->password, share->password);
+    /* Files of this machine are not there. */
+    free(redis->ca);
+    free(redis->cert);
+    free(redis->key);
+    redis->ca = redis->cert = redis->key = NULL;
+    if (rc == 0 && share->redis_ca != NULL && redis->tls)
+        rc = copy_text(&redis->ca, share->redis_ca);
+    return rc;
 }
 
 static int set_brokers(struct config *config, const struct config_share *share, struct err *err)

@@ -141,6 +141,10 @@ void config_include_release(struct config_reader *reader);
  * will do and it is none. */
 int config_read_file(const char *path, bool regular, struct buf *text);
 
+/* Takes over where the running local stack was told to listen, if it was (PATH_RUN_LISTEN). 0 or
+ * -ENOMEM. */
+int config_follow_listen(struct config *config);
+
 /* What the tables cannot say: references, defaults that depend on other values, built-in roles.
  * 0; -EINVAL when something was reported; -ENOMEM. */
 int config_complete(struct config_reader *reader, const struct yaml_node *root);

@@ -296,6 +296,9 @@ static int write_all(const char *joined, const char *dir, const struct msg_invit
         rc = path_make(draft, err);
     if (rc == 0)
         rc = write_keys(draft, invitation, err);
+    if (rc == 0 && invitation->redis_ca.len > 0)
+        rc = write_file(draft, INVITATION_REDIS_CA, invitation->redis_ca.data,
+                        invitation->redis_ca.len, err);
     if (rc == 0)
         rc = write_file(draft, CONFIG_FILE, invitation->config.data, invitation->config.len, err);
     if (rc == 0)

@@ -62,7 +62,7 @@ static bool stack_missing(const struct config *config)
     if (config->redis_local && !listens(config->redis.socket))
         return true;
     char *broker = path_of(config->home, PATH_BROKER_SOCKET);
-    bool missing = config->broker_local && !listens(broker);
+    bool missing = config->broker_local && config->listen == NULL && !listens(broker);
     free(broker);
     return missing;
 }

@@ -19,6 +19,7 @@
 #include "orchestrator/command.h"
 #include "orchestrator/stack_child.h"
 #include "orchestrator/stack_control.h"
+#include "orchestrator/stack_listen.h"
 #include "orchestrator/stack_topology.h"
 #include "schemas/mem.h"
 
@@ -402,7 +403,8 @@ static int take_home(struct stack *stack, struct err *err)
     int moved = fcntl(stack->redis_lock_fd, F_DUPFD_CLOEXEC, 10);
     close(stack->redis_lock_fd);
     stack->redis_lock_fd = moved;
-    return write_config(config, err);
+    rc = stack_listen_prepare(config, err);
+    return rc != 0 ? rc : write_config(config, err);
 }
 
 static int open_all(struct stack *stack, struct err *err)

@@ -180,7 +180,8 @@ static void redis_ping(void *ctx)
     if (child->ready_fd >= 0) {
         char answer[64] = "";
         ssize_t len = recv(child->ready_fd, answer, sizeof answer - 1, MSG_DONTWAIT);
-        if (len > 0 && strncmp(answer, "+PONG", 5) == 0) {
+        /* one that listens for other machines asks for a password first */
+        if (len > 0 && (strncmp(answer, "+PONG", 5) == 0 || strncmp(answer, "-NOAUTH", 7) == 0)) {
             is_ready(child);
             return;
         }

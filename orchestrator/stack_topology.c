@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/paths.h"
+#include "orchestrator/stack_listen.h"
 #include "schemas/mem.h"
 
 char *stack_program(const char *name)
@@ -21,19 +22,37 @@ char *stack_program(const char *name)
     return mem_must_printf("%s/%s", dirname(self), name);
 }
 
-/* Takes over `first`; copies the rest, up to NULL. */
-static char **arguments(char *first, ...)
+static char **add_arguments(char **argv, va_list args)
 {
-    size_t count = 1;
-    char **argv = mem_must_zalloc(2 * sizeof *argv);
-    argv[0] = first;
-    va_list args;
-    va_start(args, first);
+    size_t count = 0;
+    while (argv[count] != NULL)
+        count++;
     for (const char *arg; (arg = va_arg(args, const char *)) != NULL; count++) {
         argv = mem_must_realloc(argv, (count + 2) * sizeof *argv);
         argv[count] = mem_must_strdup(arg);
         argv[count + 1] = NULL;
     }
+    return argv;
+}
+
+/* Takes over `first`; copies the rest, up to NULL. */
+static char **arguments(char *first, ...)
+{
+    char **argv = mem_must_zalloc(2 * sizeof *argv);
+    argv[0] = first;
+    va_list args;
+    va_start(args, first);
+    argv = add_arguments(argv, args);
+    va_end(args);
+    return argv;
+}
+
+/* Copies further ones behind them. */
+static char **with_arguments(char **argv, ...)
+{
+    va_list args;
+    va_start(args, argv);
+    argv = add_arguments(argv, args);
     va_end(args);
     return argv;
 }
@@ -82,6 +101,25 @@ static char **environment(const struct config *config, const char *provider)
     return kept;
 }
 
+/* The same with TLS on the address for other machines; passwords are in the file of users. */
+static char **listening(const struct config *config, char **argv)
+{
+    char *address = config_listen_redis(config), *colon = strrchr(address, ':');
+    char *certificate = stack_listen_certificate(config), *key = stack_listen_key(config);
+    char *users = stack_listen_users(config);
+    *colon = '\0';
+    char *host = address[0] == '[' ? address + 1 : address;
+    host[strcspn(host, "]")] = '\0';
+    argv = with_arguments(argv, "--bind", host, "--tls-port", colon + 1, "--tls-cert-file",
+                          certificate, "--tls-key-file", key, "--tls-auth-clients", "no",
+                          "--tls-protocols", "TLSv1.2 TLSv1.3", "--aclfile", users, NULL);
+    free(address);
+    free(certificate);
+    free(key);
+    free(users);
+    return argv;
+}
+
 static void add_redis(const struct config *config, int lock_fd, struct stack_child_options options,
                       stack_topology_fn *add, void *ctx)
 {
@@ -99,6 +137,8 @@ static void add_redis(const struct config *config, int lock_fd, struct stack_chi
                   config->appendfsync, "--save", "", "--maxmemory-policy", "noeviction",
                   "--auto-aof-rewrite-percentage", "100", "--auto-aof-rewrite-min-size", "256mb",
                   "--stop-writes-on-bgsave-error", "no", "--loglevel", "notice", NULL);
+    if (config->listen != NULL)
+        options.argv = listening(config, options.argv);
     add(ctx, &options);
     free(dir);
 }

@@ -11,8 +11,9 @@
 #include "common/paths.h"
 #include "common/queue_keys.h"
 #include "orchestrator/client.h"
+#include "orchestrator/client_input.h"
 #include "orchestrator/render.h"
-#include "orchestrator/stack.h"
+#include "orchestrator/stack_listen.h"
 #include "schemas/mem.h"
 
 #define EXPIRES_MS (24 * 3600 * INT64_C(1000))
@@ -42,7 +43,7 @@ struct invite {
     char password[ACCESS_PASSWORD_SIZE];
     char *user;  /* of Redis, which is made; NULL: none */
     char *redis; /* URL there; NULL: as here */
-    struct buf config, token;
+    struct buf config, token, ca;
 };
 
 /* --- what is asked for ------------------------------------------------------------------------ */
@@ -102,18 +103,6 @@ static int take_expiry(struct invite *invite)
 
 /* --- addresses -------------------------------------------------------------------------------- */
 
-/* The stack may have been told at its start to listen. */
-static void follow_stack(struct client *client)
-{
-    struct buf text = {0};
-    char *path = path_of(client->config->home, PATH_RUN_LISTEN);
-    if (client->config->listen == NULL && client->config->broker_local &&
-        client->config->redis_local && config_read_listen(path, &text) == 0)
-        config_listen(client->config, text.data, NULL);
-    buf_release(&text);
-    free(path);
-}
-
 static int only_here(const struct invite *invite, const char *what, const char *where,
                      const char *option)
 {
@@ -132,17 +121,16 @@ static int only_here(const struct invite *invite, const char *what, const char *
 static int check_brokers(const struct invite *invite)
 {
     const struct config *config = invite->client.config;
-    const char *const *given;
-    if (invocation_values(invite->invocation, "broker", &given) > 0)
-        return EXIT_DONE;
-    if (!config->curve && config->n_brokers > 0 && config_exposed(config->brokers[0]))
-        return command_fail(invite->invocation, EXIT_USAGE,
-                            "the bus is open to everybody (`bus.curve.enabled: false` in %s): "
-                            "remove that first",
-                            config->path);
-    for (size_t i = 0; i < config->n_brokers; i++)
+    const char *const *there;
+    bool given = invocation_values(invite->invocation, "broker", &there) > 0;
+    for (size_t i = 0; i < config->n_brokers && !given && config->listen == NULL; i++)
         if (!config_exposed(config->brokers[i]))
             return only_here(invite, "the broker", config->brokers[i], "--broker tcp://HOST:PORT");
+    if (!config->curve)
+        return command_fail(invite->invocation, EXIT_USAGE,
+                            "the bus is not encrypted and asks nobody for a key: set "
+                            "`bus: {curve: {enabled: true}}` in %s first",
+                            config->path);
     return EXIT_DONE;
 }
 
@@ -161,10 +149,14 @@ static int check_redis(struct invite *invite)
     }
     if (config->listen != NULL) {
         char *address = config_listen_redis(config);
-        invite->redis = mem_must_printf("redis://%s/%d", address, config->redis.database);
+        invite->redis = mem_must_printf("rediss://%s/%d", address, config->redis.database);
         free(address);
         return EXIT_DONE;
     }
+    if (config->redis.n_cluster > 0)
+        return command_fail(invite->invocation, EXIT_USAGE,
+                            "users of a Redis Cluster are to be made on each of its nodes, which "
+                            "this command does not do: docs/operations.md has their rules");
     if (config->redis.socket != NULL)
         return only_here(invite, "Redis", config->redis.socket, "--redis redis://HOST:PORT");
     if (config->redis.host != NULL && config_loopback(config->redis.host))
@@ -179,6 +171,23 @@ static bool has_user(const char *url)
 {
     const char *host = url != NULL ? strstr(url, "://") : NULL;
     return host != NULL && memchr(host + 3, '@', strcspn(host + 3, "/")) != NULL;
+}
+
+/* Who signs the certificate of Redis, where that is not one of those that all machines know. */
+static int take_ca(struct invite *invite)
+{
+    const struct config *config = invite->client.config;
+    char *file = config->listen != NULL ? stack_listen_certificate(config) : NULL;
+    const char *path = file != NULL ? file : config->redis.ca;
+    int code = EXIT_DONE;
+    if (config->redis.cert != NULL && !has_user(invite->redis))
+        code = command_fail(invite->invocation, EXIT_USAGE,
+                            "Redis demands a certificate of each client, which a token does not "
+                            "hold: give --redis a URL for that machine");
+    else if (path != NULL && client_input_read(&invite->ca, path, NULL) != 0)
+        code = command_fail(invite->invocation, EXIT_USAGE, "cannot read %s", path);
+    free(file);
+    return code;
 }
 
 static int make_config(struct invite *invite)
@@ -203,6 +212,10 @@ static int make_config(struct invite *invite)
         share.user = invite->user;
         share.password = invite->password;
     }
+    int code = invite->role != KEYRING_TAP ? take_ca(invite) : EXIT_DONE;
+    if (code != EXIT_DONE)
+        return code;
+    share.redis_ca = invite->ca.len > 0 ? INVITATION_REDIS_CA : NULL;
     if (config_share(invite->client.config, &share, &invite->config, &err) != 0)
         return command_fail(invite->invocation, EXIT_USAGE, "%s", err.text);
     return EXIT_DONE;
@@ -225,6 +238,7 @@ static int make_token(struct invite *invite)
         .broker_key = invite->broker_key,
         .public_key = invite->pair.public_key,
         .secret_key = invite->pair.secret_key,
+        .redis_ca = {.data = invite->ca.data, .len = invite->ca.len},
         .config = {.data = invite->config.data, .len = invite->config.len},
     };
     if (invitation_write(&record, &invite->token) != 0)
@@ -361,7 +375,6 @@ static void print_token(const struct invite *invite)
 
 static int run(struct invite *invite)
 {
-    follow_stack(&invite->client);
     int code = check_brokers(invite);
     if (code == EXIT_DONE)
         code = check_redis(invite);
@@ -399,6 +412,7 @@ static int exec(struct invocation *invocation)
     if (code == EXIT_DONE)
         code = run(&invite);
     client_close(&invite.client);
+    buf_release(&invite.ca);
     wipe(&invite.config);
     wipe(&invite.token);
     explicit_bzero(&invite.pair, sizeof invite.pair);

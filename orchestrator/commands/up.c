@@ -14,6 +14,9 @@
 static const struct command_option options[] = {
     {"detach", 'd', NULL, "start it in the background and return once it is ready", false},
     {"json", 0, NULL, "with --detach: print what runs as one JSON object", false},
+    {"listen", 'l', "ADDRESS",
+     "HOST[:PORT] of this machine on which others reach it; see `orchestrator invite`", false},
+    {"insecure", 0, NULL, "use a bus beyond this machine that is not encrypted", false},
     {"ready-fd", 0, "N", "for programs: write \"ready\", or why not, to descriptor N", false},
     {0},
 };
@@ -21,6 +24,12 @@ static const struct command_option options[] = {
 static void announce(const struct config *config)
 {
     fprintf(stderr, "home %s, logs in %s/" PATH_LOG "\n", config->home, config->home);
+    if (config->listen != NULL)
+        fprintf(
+            stderr,
+            "listens for other machines on %s (broker), with its taps and Redis on the next two "
+            "ports;\n`orchestrator invite` lets them in\n",
+            config->listen);
     if (config->simulated)
         fputs(strcmp(config->path, CONFIG_BUILT_IN) == 0
                   ? "no provider is configured or found: answers are SIMULATED; set a key such as "
@@ -79,6 +88,12 @@ static int exec(struct invocation *invocation)
     struct err err = {""};
     if (config_load(&config, invocation_config(invocation), &err) != 0)
         return command_fail(invocation, EXIT_USAGE, "%s", err.text);
+    const char *listen = invocation_value(invocation, "listen");
+    if ((listen != NULL && config_listen(config, listen, &err) != 0) ||
+        config_check_exposure(config, invocation_has(invocation, "insecure"), &err) != 0) {
+        config_free(&config);
+        return command_fail(invocation, EXIT_USAGE, "%s", err.text);
+    }
     int code = invocation_has(invocation, "detach") ? up_detached(invocation, config)
                                                     : up_in_foreground(invocation, config);
     config_free(&config);
@@ -89,8 +104,11 @@ const struct command command_up = {
     .name = "up",
     .args = "",
     .summary = "start the local stack: Redis, broker, daemon, workers",
-    .details = "Runs in the foreground until Ctrl-C, which lets workers finish what runs; a second "
-               "Ctrl-C ends at once. Processes that die are started again.",
+    .details =
+        "Runs in the foreground until Ctrl-C, which lets workers finish what runs; a second "
+        "Ctrl-C ends at once. Processes that die are started again.\n"
+        "With --listen (or `listen:` in the configuration) other machines may take part: bus "
+        "and Redis\nare encrypted, and nobody gets in who was not invited.\n",
     .options = options,
     .exec = exec,
 };
