@@ -13,7 +13,7 @@
 # says "skipped: ..." and ends well.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-short= seed=1 curve= keep= wanted=()
+short= seed=1 curve=false keep= wanted=()
 
 # --- scenarios: name | commands for the link | seconds | most calls of one subtask | what it is
 # The commands are sent when a quarter of the calls was made, and all is healed after the seconds.
@@ -53,7 +53,7 @@ while [ $# -gt 0 ]; do
     case $1 in
     --short) short=1 ;;
     --seed) seed=$2 && shift ;;
-    --curve) curve=1 ;;
+    --curve) curve=true ;;
     --keep) keep=1 ;;
     --list) names && exit 0 ;;
     --help) usage 0 ;;
@@ -157,8 +157,7 @@ redis: redis://$(address queue):6379
 bus:
   brokers: ["tcp://$(address bus1):5570", "tcp://$(address bus2):5570"]
   heartbeat_ms: 300
-$([ -z "$curve" ] || echo "  curve: {enabled: true, keys: $dir/keys}")
-$([ -n "$curve" ] || ! grep -q insecure "$dir/broker.help" || echo "  curve: {enabled: false}")
+  curve: {enabled: $curve, keys: $dir/keys}
 queue: {lease_ms: 4000, renew_ms: 1000, abandon_ms: 2500, max_attempts: 8}
 providers:
   sim: {api: openai, base_url: "http://$(address cloud):$2", key: env:SIM_KEY, timeouts: {first_token_ms: 5000, gap_ms: 3000}, breaker: {failures: 0}}
@@ -177,10 +176,23 @@ write_scenario() { # seconds of a call, in tokens at 50/s
     printf 'timing: {decode_tps: 50, jitter: 0.2}\nrules:\n  - {match: {}, tokens: %s, timing: {decode_tps: 50, jitter: 0.2}}\n' "$1" >"$dir/scenario.yaml"
 }
 
+make_keys() {
+    local entry all=()
+    for entry in $workers; do all+=(--worker "${entry%%:*}"); done
+    write_config any 8080
+    "$bin/orchestrator" keys init "$dir/keys" "${all[@]}" --config "$dir/any.yaml" >"$dir/keys.log" 2>&1 || {
+        say "no keys: $(cat "$dir/keys.log")" >&2
+        exit 1
+    }
+}
+# What a program of this version needs to use a bus that is not encrypted.
+openly() { # PROGRAM [COMMAND]
+    [ "$curve" = true ] || ! "$bin/$1" ${2:+"$2"} --help 2>&1 | grep -q -- --insecure || echo --insecure
+}
+
 start_system() { # tokens of a call
-    local entry name host i=0 insecure=()
+    local entry name host i=0
     write_scenario "$1"
-    [ -n "$curve" ] || ! grep -q insecure "$dir/broker.help" || insecure=(--insecure)
     on queue redis-server --bind 0.0.0.0 --port 6379 --protected-mode no --dir "$dir/queue" --appendonly yes \
         --appendfsync always --save "" --maxmemory-policy noeviction >>"$dir/redis.log" 2>&1 &
     pids+=($!)
@@ -188,18 +200,18 @@ start_system() { # tokens of a call
     write_config any 8080
     for host in bus1 bus2; do
         start "$host" "$host" "$bin/orchestrator-broker" --config "$dir/any.yaml" \
-            --endpoint "tcp://$(address "$host"):5570" "${insecure[@]}"
+            --endpoint "tcp://$(address "$host"):5570" $(openly orchestrator-broker)
     done
     for host in brain1 brain2; do
         # An orchestrator says that it is ready when it leads; the second one may only stand by.
-        on "$host" "$bin/orchestrator" serve --name "$host" --config "$dir/any.yaml" "${insecure[@]}" >>"$dir/$host.log" 2>&1 &
+        on "$host" "$bin/orchestrator" serve --name "$host" --config "$dir/any.yaml" $(openly orchestrator serve) >>"$dir/$host.log" 2>&1 &
         pids+=($!)
     done
     for entry in $workers; do
         name=${entry%%:*} host=${entry##*:} i=$((i + 1))
         start "sim-$name" cloud "$bin/orchestrator-sim" --listen 0.0.0.0 --port $((8080 + i)) --scenario "$dir/scenario.yaml" --quiet
         write_config "$name" $((8080 + i))
-        start "$name" "$host" "$bin/orchestrator-worker" --name "$name" --config "$dir/$name.yaml"
+        start "$name" "$host" "$bin/orchestrator-worker" --name "$name" --config "$dir/$name.yaml" $(openly orchestrator-worker)
     done
 }
 stop_system() {
@@ -282,10 +294,12 @@ report() { # NAME CALLS TWICE SECONDS DRAINED VERDICT
 run_scenario() { # NAME
     local name=$1 commands seconds most tasks=16 tokens=25 started healed found= calls twice
     commands=$(field "$name" 2) seconds=$(field "$name" 3) most=$(field "$name" 4)
+    [ -z "$short" ] || { seconds=$((seconds > 6 ? 6 : seconds)) tasks=8; }
     [ "$seconds" = 0 ] || tasks=$((tasks + seconds * 3))
     case $name in
     worker-redis | worker-both | worker-to-redis) tasks=16 tokens=200 ;; # calls longer than abandon_ms
     esac
+    [ -z "$short" ] || [ "$tokens" = 25 ] || tasks=6
     start_system "$tokens"
     started=$(now)
     submit_tasks "$tasks"
@@ -319,8 +333,8 @@ run_scenario() { # NAME
     stop_system
 }
 
-"$bin/orchestrator-broker" --help >"$dir/broker.help" 2>&1 || true
 start_hosts
+[ "$curve" = false ] || make_keys
 say "seed $seed; calls: paid for in all; again: of them for a subtask that had one already"
 report scenario calls again seconds drained verdict
 for name in "${wanted[@]}"; do run_scenario "$name"; done
