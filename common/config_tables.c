@@ -105,9 +105,9 @@ const struct config_field config_fields[] = {
              "`lease_ms`."},
     {"queue.max_attempts", &config_kind_int, TOP(max_attempts), .fallback = "4", .min = 1,
      .max = 100,
-     .help =
-         "Attempts of a subtask before it is dead; those that a rate limit or overload ended do "
-         "not count."},
+     .help = "Attempts of a subtask before it is dead; those that a rate limit, overload or the "
+             "loss of a "
+             "worker ended do not count."},
     {"queue.retain_s", &config_kind_int, TOP(retain_s), .fallback = "300", .min = 0, .max = 1e7,
      .help = "How long a finished task stays in Redis before it is archived, s."},
     {"routing.mode", &config_kind_offline, TOP(offline), .fallback = "online",

@@ -166,6 +166,9 @@ void queue_reserve(struct queue *queue, const char *task, const char *sub, const
                    struct queue_spend worst, queue_fn *fn, void *ctx);
 /* A subtask that only waits is dead after so many attempts, unless it waits for a budget. */
 #define QUEUE_WAITS_MAX 100
+/* Nor does it count when a worker was lost, and nobody knows that it died of this subtask: every
+ * QUEUE_LOSSES_MAX-th time is the last one nevertheless, and from the third on it waits. */
+#define QUEUE_LOSSES_MAX 20
 /* The lease is one per subtask: the later expiry of an attempt and its hedge counts. OK, STALE,
  * CANCEL, GONE. */
 void queue_renew(struct queue *queue, const char *task, const char *sub, const char *token,

@@ -32,6 +32,7 @@ static const struct {
     {"-- include lib_run\n", script_lib_run},
     {"-- include lib_budget\n", script_lib_budget},
     {"-- define QUEUE_WAITS_MAX\n", "local QUEUE_WAITS_MAX = " VALUE(QUEUE_WAITS_MAX) "\n"},
+    {"-- define QUEUE_LOSSES_MAX\n", "local QUEUE_LOSSES_MAX = " VALUE(QUEUE_LOSSES_MAX) "\n"},
 };
 
 static const struct {

@@ -128,7 +128,7 @@ void queue_fail(struct queue *queue, const char *task, const char *sub, const ch
 
 void queue_expire(struct queue *queue, const char *task, const char *sub, queue_fn *fn, void *ctx)
 {
-    send_fail(queue, task, sub, "", CLASS_WORKER_LOST, ERROR_RETRY,
+    send_fail(queue, task, sub, "", CLASS_WORKER_LOST, error_class_action(CLASS_WORKER_LOST),
               "the worker did not renew its lease", "", 0, (struct bytes){0}, NULL, fn, ctx);
 }
 

@@ -2,11 +2,12 @@
 #ifndef SCHEMAS_ERROR_CLASS_H
 #define SCHEMAS_ERROR_CLASS_H
 
-/* What the queue does with a failure of that class.
- *   RETRY  the same arm may try again after a backoff (or the server's own delay)
- *   WAIT   not on this arm before the backoff is over, on others at once; the attempt does not
- * count against the limit: the server only asks for patience MOVE   another arm, at once; this arm
- * is avoided by this subtask from now on DEAD   nobody will do better: the subtask is dead */
+/* What the queue does with a failure of that class:
+ * - RETRY: the same arm may try again after a backoff (or the server's own delay)
+ * - WAIT: not on this arm before the backoff is over, on others at once; the attempt does not count
+ *   against the limit: the server only asks for patience, or the worker went away
+ * - MOVE: another arm, at once; this arm is avoided by this subtask from now on
+ * - DEAD: nobody will do better: the subtask is dead */
 enum error_action {
     ERROR_RETRY,
     ERROR_WAIT,
@@ -27,7 +28,7 @@ enum error_action {
     X(AUTH, "auth", ERROR_MOVE, "the key is missing, wrong or not allowed")                        \
     X(TIMEOUT, "timeout", ERROR_RETRY, "connect, first token, gap or total time ran out")          \
     X(BAD_RESPONSE, "bad_response", ERROR_RETRY, "no valid answer with its finish signal")         \
-    X(WORKER_LOST, "worker_lost", ERROR_RETRY, "the worker went away in the middle")               \
+    X(WORKER_LOST, "worker_lost", ERROR_WAIT, "the worker went away in the middle")                \
     X(BUDGET, "budget", ERROR_MOVE, "a budget has no room for the call")                           \
     X(INTERNAL, "internal", ERROR_DEAD, "a stored record is damaged or unusable")
 

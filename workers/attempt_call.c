@@ -284,6 +284,8 @@ static void call(struct attempt *attempt)
                    .gap_ms = settings->gap_ms,
                    .total_ms = tighter(settings->total_ms, ask_work(ask)->timeout_ms)},
         .call = ask->call,
+        .blame = spool_blame(options->spool),
+        .attempt = {attempt->dispatch.task, attempt->dispatch.sub, attempt->token},
     };
     struct err err = {0};
     FAILPOINT("call.begin");

@@ -59,6 +59,16 @@ static bool is_late(const struct attempt *attempt)
     return !attempt->reclaimed && clock_ms() - attempt->asked_ms >= options->abandon_ms / 2;
 }
 
+/* Its prompt, and the results that it builds on, are composed here. */
+static void run(struct attempt *attempt, const struct queue_claim *claim)
+{
+    struct blame *blame = spool_blame(attempt->all->options.spool);
+    const struct dispatch *dispatch = &attempt->dispatch;
+    blame_enter(blame, &(struct blame_for){dispatch->task, dispatch->sub, attempt->token});
+    attempt_run(attempt, claim);
+    blame_leave(blame);
+}
+
 static void claim_answered(void *ctx, enum queue_status status, const struct queue_claim *claim,
                            const char *err)
 {
@@ -93,7 +103,7 @@ static void claim_answered(void *ctx, enum queue_status status, const struct que
     if (attempt->all->aborting)
         attempt_abandon(attempt, "the worker is going");
     else
-        attempt_run(attempt, claim);
+        run(attempt, claim);
 }
 
 void attempt_send_claim(struct attempt *attempt)

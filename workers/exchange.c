@@ -40,6 +40,8 @@ struct exchange {
     struct key *key;
     exchange_done_fn *done;
     void *ctx;
+    struct blame *blame;      /* borrowed */
+    struct blame_for attempt; /* borrowed */
     struct exchange_limits limits;
     double started_ms, first_ms, last_ms; /* monotonic; first and last token, 0: none yet */
     int64_t begun_ms, heard_ms;           /* the loop's clock; heard: last bytes */
@@ -327,6 +329,38 @@ static void take_end(void *ctx, enum http_end end, const char *why)
     conclude(exchange);
 }
 
+/* --- who is to blame ---------------------------------------------------------------------------
+ *
+ * What comes from outside, and a provider's code, may kill the worker: while they are at work, it
+ * is written down for whom. */
+
+static bool blamed_head(void *ctx, int status, const struct http_headers *headers)
+{
+    struct exchange *exchange = ctx;
+    blame_enter(exchange->blame, &exchange->attempt);
+    bool more = take_head(exchange, status, headers);
+    blame_leave(exchange->blame);
+    return more;
+}
+
+static bool blamed_body(void *ctx, const char *data, size_t len)
+{
+    struct exchange *exchange = ctx;
+    blame_enter(exchange->blame, &exchange->attempt);
+    bool more = take_body(exchange, data, len);
+    blame_leave(exchange->blame);
+    return more;
+}
+
+static void blamed_end(void *ctx, enum http_end end, const char *why)
+{
+    struct exchange *exchange = ctx;
+    struct blame *blame = exchange->blame;
+    blame_enter(blame, &exchange->attempt);
+    take_end(exchange, end, why);
+    blame_leave(blame);
+}
+
 /* --- time limits ------------------------------------------------------------------------------ */
 
 static bool is_over(int64_t limit_ms, int64_t since_ms, int64_t now_ms)
@@ -402,9 +436,11 @@ static void sweep(void *ctx)
 static int send_request(struct exchange *exchange, const struct provider_call *call,
                         struct err *err)
 {
-    static const struct http_callbacks callbacks = {take_head, take_body, take_end};
+    static const struct http_callbacks callbacks = {blamed_head, blamed_body, blamed_end};
     struct provider_request request = {0};
+    blame_enter(exchange->blame, &exchange->attempt);
     int rc = exchange->provider->build(exchange->provider, call, &request, err);
+    blame_leave(exchange->blame);
     if (rc == 0 && (request.url.failed || request.headers.failed || request.body.failed))
         rc = err_set(err, -ENOMEM, "out of memory for the request");
     if (rc == 0)
@@ -429,6 +465,8 @@ int exchange_start(struct exchange **ret, struct exchanges *exchanges,
         .done = done,
         .ctx = ctx,
         .limits = options->limits,
+        .blame = options->blame,
+        .attempt = options->attempt,
         .streams = options->call.stream,
         .started_ms = clock_ms_f(),
         .asked_delay_ms = -1,
@@ -444,7 +482,9 @@ int exchange_start(struct exchange **ret, struct exchanges *exchanges,
     if (options->provider->build == NULL) {
         *ret = exchange;
         exchange->kind = BODY_WHOLE;
+        blame_enter(exchange->blame, &exchange->attempt);
         finish_well(exchange);
+        blame_leave(exchange->blame);
         conclude(exchange);
         return 0;
     }

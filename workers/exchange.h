@@ -10,6 +10,7 @@
 #include "common/err.h"
 #include "common/governor.h"
 #include "common/loop.h"
+#include "workers/blame.h"
 #include "workers/keys.h"
 #include "workers/provider.h"
 
@@ -55,6 +56,8 @@ struct exchange_options {
     struct provider_call call;       /* borrowed during the start; its key is filled in from key */
     struct key *key;                 /* a reference of its own is kept; NULL: none */
     struct exchange_limits limits;
+    struct blame *blame;      /* borrowed; NULL: nobody asks which call killed the worker */
+    struct blame_for attempt; /* for it; borrowed until the end */
 };
 /* *ret is set before done() comes, which may be before this returns (a provider without HTTP). 0;
  * -EINVAL with a sentence when the provider can't express the call; -ENOMEM. Without 0, no done().

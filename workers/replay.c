@@ -112,6 +112,20 @@ static void take_cost(struct item *item)
     message_release(&message);
 }
 
+/* What the worker died of uses up one of its attempts; the others that ran beside it are only lost
+ * with it. */
+static void give_back(struct item *item, struct bytes timing)
+{
+    struct blame_for culprit = blame_last(spool_blame(item->replay->spool));
+    bool guilty = strcmp(culprit.token, item->token) == 0;
+    if (guilty)
+        log_warn("%s/%s was being worked on when this worker died", item->task, item->sub);
+    queue_fail(item->replay->queue, item->task, item->sub, item->token, CLASS_WORKER_LOST,
+               guilty ? ERROR_RETRY : error_class_action(CLASS_WORKER_LOST),
+               guilty ? "the worker died while it worked on this" : "the worker died in the middle",
+               item->arm, 0, timing, NULL, answered, item);
+}
+
 static void settle(struct item *item)
 {
     struct queue *queue = item->replay->queue;
@@ -125,8 +139,7 @@ static void settle(struct item *item)
         queue_commit(queue, item->task, item->sub, item->token, outcome, timing, spent, answered,
                      item);
     else
-        queue_fail(queue, item->task, item->sub, item->token, CLASS_WORKER_LOST, ERROR_RETRY,
-                   "the worker died in the middle", item->arm, 0, timing, NULL, answered, item);
+        give_back(item, timing);
 }
 
 static void try_again(void *ctx)
@@ -158,6 +171,22 @@ static void take(void *ctx, const struct spool_record *record)
     replay->left++;
 }
 
+/* An attempt that killed the worker in the very turn of its claim is not in the spool. */
+static void take_culprit(struct replay *replay)
+{
+    struct blame_for culprit = blame_last(spool_blame(replay->spool));
+    const struct item *item;
+    LIST_FOREACH (item, &replay->items, link)
+        if (strcmp(item->token, culprit.token) == 0)
+            return;
+    if (culprit.token[0] != '\0')
+        take(replay, &(struct spool_record){.kind = SPOOL_CLAIM,
+                                            .task = culprit.task,
+                                            .sub = culprit.sub,
+                                            .token = culprit.token,
+                                            .arm = ""});
+}
+
 struct replay *replay_new(uv_loop_t *loop, struct queue *queue, struct spool *spool,
                           replay_done_fn *done, void *ctx)
 {
@@ -166,6 +195,7 @@ struct replay *replay_new(uv_loop_t *loop, struct queue *queue, struct spool *sp
     replay->timer = loop_timer_new(loop, try_again, replay);
     LIST_INIT(&replay->items);
     spool_replay(spool, take, replay);
+    take_culprit(replay);
     struct item *item, *next;
     for (item = LIST_FIRST(&replay->items); item != NULL; item = next) {
         next = LIST_NEXT(item, link);

@@ -51,6 +51,7 @@ struct spool {
     size_t rewrite_at;  /* size at which rewriting is tried */
     struct buf pending; /* records that follow the file's end */
     struct live *live;  /* by token, in order of their beginning */
+    struct blame *blame;
     unsigned sync_round;
     size_t unsynced; /* responses of this round that have not ended */
     struct loop_timer *sync_timer, *probe_timer;
@@ -411,6 +412,7 @@ static void spool_free(struct spool *spool)
         close(spool->fd);
     if (spool->lock_fd >= 0)
         close(spool->lock_fd);
+    blame_free(&spool->blame);
     buf_release(&spool->pending);
     free(spool->path);
     free(spool);
@@ -514,6 +516,11 @@ size_t spool_file_bytes(const struct spool *spool)
     return spool->size;
 }
 
+struct blame *spool_blame(const struct spool *spool)
+{
+    return spool->blame;
+}
+
 static int lock(struct spool *spool, const char *path, const char *name, struct err *err)
 {
     spool->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -552,6 +559,11 @@ static int open_files(struct spool *spool, const struct spool_options *options, 
         spool->fd = open(spool->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
         if (spool->fd < 0)
             rc = err_set(err, -errno, "cannot create %s: %s", spool->path, strerror(errno));
+    }
+    if (rc == 0) {
+        char *blame_path = mem_must_printf("%s/%s.now", dir, name);
+        spool->blame = blame_new(blame_path);
+        free(blame_path);
     }
     free(lock_path);
     free(dir);

@@ -14,6 +14,7 @@
 
 #include "common/err.h"
 #include "common/loop.h"
+#include "workers/blame.h"
 #include "workers/spool_record.h"
 
 #define SPOOL_SYNC_DELAY_MS 5
@@ -57,5 +58,8 @@ void spool_end(struct spool *spool, const char *token); /* of an unknown token: 
 void spool_flush(struct spool *spool);
 size_t spool_outstanding(const struct spool *spool);
 size_t spool_file_bytes(const struct spool *spool);
+/* Which attempt is being worked on, and was when the worker last died; lives as long as the spool.
+ */
+struct blame *spool_blame(const struct spool *spool);
 
 #endif

@@ -4,6 +4,7 @@
 -- of the accounts. RETRY, DEAD, STALE, GONE; CANCELLED also when the task is over, so that there is no further attempt;
 -- {ACCOUNTS, names...}: whose keys are missing.
 -- define QUEUE_WAITS_MAX
+-- define QUEUE_LOSSES_MAX
 -- include lib
 -- include lib_line
 -- include lib_ready
@@ -12,7 +13,7 @@
 -- include lib_run
 local id, token, class, action, reason = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6]
 local arm, backoff, timing = ARGV[7], tonumber(ARGV[8]), ARGV[9]
-local old = call('HMGET', task_key, 'sub:' .. id, 'run:' .. id, 'state', 'avoid:' .. id, 'hold:' .. id)
+local old = call('HMGET', task_key, 'sub:' .. id, 'run:' .. id, 'state', 'avoid:' .. id, 'hold:' .. id, 'lost:' .. id)
 if not old[1] then return 'GONE' end
 local s = parse(old[1])
 local state = s[STATE]
@@ -107,6 +108,17 @@ end
 -- a dead subtask tried again: hence every hundredth, not all behind the hundredth. Waiting for a budget
 -- ends by itself, when the calls under way are settled.
 local waits = action == 'WAIT' and (class == 'budget' or s[ATT] % QUEUE_WAITS_MAX ~= 0)
+local delay = action == 'RETRY' and backoff or 0
+-- Losses of workers that nobody puts down to this subtask are counted apart: see QUEUE_LOSSES_MAX. What was lost together
+-- shall not run together again, if it is one of them that kills workers.
+if action == 'WAIT' and class == 'worker_lost' then
+    local losses = (tonumber(old[6] or 0) or 0) + 1
+    call('HSET', task_key, 'lost:' .. id, losses)
+    waits = losses % QUEUE_LOSSES_MAX ~= 0
+    if losses > 2 then
+        delay = math.floor(math.min(60000, 250 * 2 ^ losses) * (1 + sub(us, -3) / 1000) / 2)
+    end
+end
 local dead = action == 'DEAD' or (action == 'WAIT' and not waits) or (s[LEFT] == '0' and not waits)
 call('ZREM', lease_key, member)
 for i = 2, #attempts do
@@ -139,10 +151,10 @@ elseif action == 'MOVE' then
     call('HSET', data_key, 'timing:' .. id, timing) -- bury.lua has none
     avoid_it()
 end
-if action == 'RETRY' and backoff > 0 then
+if delay > 0 then
     s[STATE] = 'DELAYED'
     call('HSET', task_key, 'sub:' .. id, concat(s, ' '))
-    call('ZADD', delay_key, ms + backoff, member)
+    call('ZADD', delay_key, ms + delay, member)
 else
     ready_again(id, s, us) -- by way of DELAYED, for no time
 end
