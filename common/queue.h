@@ -259,10 +259,12 @@ typedef void queue_event_fn(void *ctx, const struct queue_event *event);
 /* Damaged entries are skipped, logged once and counted. */
 
 /* Follows the outboxes of all shards from their checkpoints, on a connection of its own, until
- * queue_close(). fn is called in order per shard; between batches nothing is buffered. */
+ * queue_close(). fn is called in order per shard; between batches nothing is buffered. Orchestrators
+ * divide the shards among themselves: queue_daemon.h. */
 int queue_follow(struct queue *queue, queue_event_fn *fn, void *ctx, struct err *err);
 /* Everything of the shard up to and with stream id `id` has been applied: stored as the shard's
- * checkpoint, and the outbox is trimmed. */
+ * checkpoint, and the outbox is trimmed. Nothing happens when it stands there or later already, or
+ * when another orchestrator has held the shard since (queue_follow_gain()). */
 void queue_checkpoint(struct queue *queue, int shard, const char *id);
 
 /* An index entry of a shard, with what an offer needs. */
@@ -391,8 +393,6 @@ void queue_announce(struct queue *queue, const char *name, const char *json, int
 void queue_withdraw(struct queue *queue, const char *name, queue_fn *fn, void *ctx);
 typedef void queue_names_fn(void *ctx, const char *const *jsons, size_t n, const char *err);
 void queue_orchestrators(struct queue *queue, queue_names_fn *fn, void *ctx);
-/* The lease of being the active daemon: OK when `name` holds it now, TAKEN otherwise. */
-void queue_lead(struct queue *queue, const char *name, int64_t lease_ms, queue_fn *fn, void *ctx);
 
 /* --- which Redis this is ------------------------------------------------------------------- */
 

@@ -38,7 +38,10 @@
     X(epoch, "")                                                                                   \
     X(due, "")                                                                                     \
     X(accounts, "")                                                                                \
-    X(lead, "")                                                                                    \
+    X(shards, "")                                                                                  \
+    X(fence, "")                                                                                   \
+    X(checkpoint, "")                                                                              \
+    X(archived, "")                                                                                \
     X(announce, "")                                                                                \
     X(orchestrators, "")
 
@@ -56,7 +59,9 @@ struct redis_script *queue_script(enum queue_script script);
 /* --- keys --------------------------------------------------------------------------------- */
 
 #define QUEUE_KEY_SIZE 96
-#define QUEUE_LEADER_KEY "orch:{d}:leader"
+#define QUEUE_MEMBERS_KEY "orch:{d}:members" /* ZSET of orchestrators by expiry, ms */
+#define QUEUE_SHARDS_KEY "orch:{d}:shards"   /* HASH, shard -> `term member`, or `term` */
+#define QUEUE_TIMINGS_KEY "orch:{d}:timings" /* STREAM */
 #define QUEUE_EXPIRY_KEY "orch:{d}:expiry"   /* ZSET of orchestrators */
 #define QUEUE_DAEMONS_KEY "orch:{d}:daemons" /* HASH of their descriptions */
 

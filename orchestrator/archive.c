@@ -6,18 +6,19 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/queue_daemon.h"
 #include "common/task_id.h"
 #include "orchestrator/task_json.h"
 #include "schemas/mem.h"
 
 #define TURN_MS 1000
 #define PAUSE_MS 10000  /* after a failure */
-#define SHARDS_A_TURN 4 /* all shards within 16 s */
+#define SHARDS_A_TURN 4 /* all shards within 16 s, when all are held */
 #define TASKS_AT_ONCE 64
 
 struct archive {
-    struct queue *queue;        /* borrowed */
-    struct store_writer *store; /* borrowed */
+    struct archive_options options;
+    char *where;
     int64_t retain_ms;
     int64_t next_ms;
     int next_shard;
@@ -33,17 +34,19 @@ struct moving {
     char task[TASK_ID_SIZE];
 };
 
-struct archive *archive_new(struct queue *queue, struct store_writer *store, int64_t retain_s)
+struct archive *archive_new(const struct archive_options *options)
 {
     struct archive *archive = mem_must_zalloc(sizeof *archive);
-    archive->queue = queue;
-    archive->store = store;
-    archive->retain_ms = retain_s > 0 ? retain_s * 1000 : 0;
+    archive->options = *options;
+    archive->options.where = archive->where = mem_must_strdup(options->where);
+    archive->retain_ms = options->retain_s > 0 ? options->retain_s * 1000 : 0;
     return archive;
 }
 
 void archive_free(struct archive **archive)
 {
+    if (*archive != NULL)
+        free((*archive)->where);
     free(*archive);
     *archive = NULL;
 }
@@ -54,6 +57,11 @@ void archive_stop(struct archive *archive)
 }
 
 static void turn(struct archive *archive);
+
+static bool may_move(const struct archive *archive, const char *task)
+{
+    return !archive->stopped && archive->options.holds(archive->options.ctx, task_shard(task));
+}
 
 static void complain(struct archive *archive, const char *task, const char *why)
 {
@@ -94,10 +102,11 @@ static void kept(void *ctx, int rc)
     if (rc != 0) {
         complain(archive, moving->task, "the profile store does not take it");
         moved(moving);
-    } else if (archive->stopped) {
+    } else if (!may_move(archive, moving->task)) {
         moved(moving); /* it is archived once more later, which changes nothing */
     } else {
-        queue_forget(archive->queue, moving->task, forgotten, moving);
+        queue_archived(archive->options.queue, moving->task, archive->where);
+        queue_forget(archive->options.queue, moving->task, forgotten, moving);
     }
 }
 
@@ -109,7 +118,7 @@ static void task_read(void *ctx, enum queue_status status, const struct queue_ta
     bool finished = view != NULL && task_state_terminal(view->state);
     if (status == QUEUE_REFUSED || status == QUEUE_ERROR)
         complain(archive, moving->task, err);
-    if (!finished || archive->stopped) {
+    if (!finished || !may_move(archive, moving->task)) {
         moved(moving);
         return;
     }
@@ -120,7 +129,7 @@ static void task_read(void *ctx, enum queue_status status, const struct queue_ta
                               .finished_ms = view->finished_ms};
     json_t *object = task_json(view);
     char *text = task_json_dump(object, false);
-    store_writer_task(archive->store, &task, text, kept, moving);
+    store_writer_task(archive->options.store, &task, text, kept, moving);
     free(text);
     json_decref(object);
 }
@@ -131,7 +140,7 @@ static void move(struct archive *archive, const char *task)
     moving->archive = archive;
     snprintf(moving->task, sizeof moving->task, "%s", task);
     archive->moving++;
-    queue_read(archive->queue, task, false, task_read, moving);
+    queue_read(archive->options.queue, task, false, task_read, moving);
 }
 
 /* --- which tasks ----------------------------------------------------------------------------- */
@@ -145,7 +154,7 @@ static void shard_answered(void *ctx, const struct queue_task_item *items, size_
         return;
     archive->again = archive->again || n_items >= TASKS_AT_ONCE;
     for (size_t i = 0; i < n_items; i++)
-        if (task_id_valid(items[i].id))
+        if (task_id_valid(items[i].id) && may_move(archive, items[i].id))
             move(archive, items[i].id);
 }
 
@@ -155,11 +164,16 @@ static void turn(struct archive *archive)
         return;
     archive->next_ms = clock_ms() + TURN_MS;
     archive->again = false;
-    for (int i = 0; i < SHARDS_A_TURN; i++) {
+    const struct archive_options *options = &archive->options;
+    for (int i = 0, asked = 0; i < SHARD_COUNT && asked < SHARDS_A_TURN; i++) {
+        int shard = archive->next_shard;
+        archive->next_shard = (shard + 1) % SHARD_COUNT;
+        if (!options->holds(options->ctx, shard))
+            continue;
+        asked++;
         archive->asked++;
-        queue_finished(archive->queue, archive->next_shard, archive->retain_ms, TASKS_AT_ONCE,
-                       shard_answered, archive);
-        archive->next_shard = (archive->next_shard + 1) % SHARD_COUNT;
+        queue_finished(options->queue, shard, archive->retain_ms, TASKS_AT_ONCE, shard_answered,
+                       archive);
     }
 }
 

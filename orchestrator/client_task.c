@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/queue_daemon.h"
 #include "orchestrator/client.h"
 #include "orchestrator/client_archive.h"
 #include "orchestrator/task_json.h"
@@ -26,6 +27,35 @@ static void task_answered(void *ctx, enum queue_status status, const struct queu
     client_answered(&answer->answer, status, err);
 }
 
+struct archive_answer {
+    struct client_answer answer;
+    char where[512];
+};
+
+static void archive_answered(void *ctx, enum queue_status status, struct bytes bytes,
+                             const char *err)
+{
+    struct archive_answer *answer = ctx;
+    snprintf(answer->where, sizeof answer->where, "%.*s", (int)bytes.len, bytes.data);
+    client_answered(&answer->answer, status, err);
+}
+
+/* Neither Redis nor the archive here has it: says where it is, if somebody noted that. */
+static int explain_gone(struct client *client, const struct invocation *invocation, const char *id,
+                        const struct client_answer *gone)
+{
+    struct archive_answer answer = {0};
+    queue_archive_of(client->queue, id, archive_answered, &answer);
+    int code = client_wait(client, invocation, &answer.answer.done);
+    if (code != EXIT_DONE)
+        return code;
+    if (answer.answer.status != QUEUE_OK)
+        return client_explain(client, invocation, id, gone);
+    return command_fail(invocation, EXIT_UNREACHABLE,
+                        "task %s has finished and was archived by orchestrator %s: ask there", id,
+                        answer.where);
+}
+
 int client_task(struct client *client, const struct invocation *invocation, const char *id,
                 json_t **ret)
 {
@@ -41,6 +71,7 @@ int client_task(struct client *client, const struct invocation *invocation, cons
             return EXIT_DONE;
         if (rc != -ENOENT)
             return command_fail(invocation, EXIT_FAILED, "%s", err.text);
+        return explain_gone(client, invocation, id, &answer.answer);
     }
     if (answer.task == NULL)
         return client_explain(client, invocation, id, &answer.answer);

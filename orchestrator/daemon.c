@@ -47,7 +47,7 @@ static void redis_down(void *ctx, const char *why)
     log_warn("Redis cannot be reached: %s; trying again until it answers", why);
 }
 
-/* Nothing is done in another Redis than the one that this daemon has led in. */
+/* Nothing is done in another Redis than the one that this daemon has worked in. */
 static void redis_known(void *ctx, const char *why)
 {
     struct daemon *daemon = ctx;
@@ -57,13 +57,11 @@ static void redis_known(void *ctx, const char *why)
         log_info("Redis is the right one again");
     daemon->foreign = why[0] != '\0';
     if (!daemon->foreign) {
-        daemon_lead_start(daemon);
+        daemon_shards_start(daemon);
         return;
     }
     log_error("%s", why);
-    loop_timer_free(&daemon->lead_timer);
-    if (daemon->leading)
-        daemon_lead_stop(daemon);
+    daemon_shards_stop(daemon);
     if (daemon->ready_fd >= 0) {
         daemon_say_ready(daemon, why);
         daemon_finish(daemon, EXIT_UNREACHABLE);
@@ -88,26 +86,21 @@ static void ticked(void *ctx)
 {
     struct daemon *daemon = ctx;
     give_up_on_redis(daemon);
-    if (daemon->foreign && daemon->leading) /* it got the lease a moment before */
-        daemon_lead_stop(daemon);
-    if (!daemon->leading || daemon->stopping)
+    if (daemon->stopping)
         return;
     daemon_step(daemon, (struct flow_event){.kind = FLOW_EVENT_TICK});
-    if (daemon->leading)
-        archive_tick(daemon->archive);
+    if (daemon->foreign)
+        return;
+    daemon_learn_tick(daemon);
+    archive_tick(daemon->archive);
 }
 
-/* --- stopping: keep what is known, write the checkpoints, give the lease back, leave --------- */
+/* --- stopping: keep what is known, write the checkpoints, give the shards back, leave -------- */
 
 static void say_bye(struct daemon *daemon)
 {
     struct message bye = {.type = MESSAGE_bye, .bye = {.reason = "stopping"}};
     peer_send_all(daemon->peer, &bye);
-}
-
-static void lease_returned(void *ctx, enum queue_status status, const char *err)
-{
-    (void)ctx, (void)status, (void)err;
 }
 
 static void withdrawn(void *ctx, enum queue_status status, const char *err)
@@ -124,13 +117,13 @@ static void rows_kept(void *ctx, int rc)
     (void)rc;
     if (daemon->stopped)
         return;
-    if (daemon->leading) {
-        daemon_step(daemon, (struct flow_event){.kind = FLOW_EVENT_STOP});
-        queue_lead(daemon->queue, daemon->id, 1, lease_returned, daemon);
-    } else if (daemon->redis_down_ms != 0) {
+    if (daemon->shards.end_ms == 0 && daemon->redis_down_ms != 0) { /* there is nothing to write */
         daemon_finish(daemon, EXIT_DONE);
         return;
     }
+    daemon_tell_records(daemon);
+    daemon_step(daemon, (struct flow_event){.kind = FLOW_EVENT_STOP});
+    daemon_shards_leave(daemon);
     queue_withdraw(daemon->queue, daemon->id, withdrawn, daemon);
 }
 
@@ -153,8 +146,7 @@ static void stop(void *ctx, int signal_number)
     }
     daemon->stopping = true;
     loop_timer_stop(daemon->tick);
-    loop_timer_free(&daemon->lead_timer);
-    queue_close(&daemon->follow);
+    loop_timer_free(&daemon->shards.timer);
     archive_stop(daemon->archive);
     loop_timer_start(daemon->stop_timer, STOP_MS, 0);
     say_bye(daemon);
@@ -172,7 +164,7 @@ static void make_names(struct daemon *daemon, const char *name)
     snprintf(daemon->id, sizeof daemon->id, "%.100s-%s", daemon->name, daemon->boot);
 }
 
-/* Beside the profile store is kept which Redis was led in. */
+/* Beside the profile store is kept which Redis was worked in. */
 static void open_store(struct daemon *daemon)
 {
     char *copy = mem_must_strdup(daemon->config->store);
@@ -187,6 +179,31 @@ static void open_store(struct daemon *daemon)
     free(copy);
 }
 
+static void open_flow(struct daemon *daemon)
+{
+    struct flow_options options = flow_defaults;
+    options.brokers = peer_brokers(daemon->peer);
+    daemon_hedges_start(daemon);
+    options.hedge_ms = daemon->pace != NULL ? daemon_hedge_ms : NULL;
+    options.hedge_ctx = daemon;
+    daemon->flow = flow_new(&options);
+}
+
+static struct archive *open_archive(struct daemon *daemon)
+{
+    char *where =
+        mem_must_printf("%s on %s, in %s", daemon->name, daemon->host, daemon->config->store);
+    struct archive *archive =
+        archive_new(&(struct archive_options){.queue = daemon->queue,
+                                              .store = daemon->store,
+                                              .where = where,
+                                              .retain_s = daemon->config->retain_s,
+                                              .holds = daemon_holds,
+                                              .ctx = daemon});
+    free(where);
+    return archive;
+}
+
 static int open_all(struct daemon *daemon, struct err *err)
 {
     char source[DAEMON_NAME_SIZE + 16];
@@ -198,12 +215,16 @@ static int open_all(struct daemon *daemon, struct err *err)
                        &daemon_peer_callbacks, daemon, err);
     if (rc == 0)
         rc = access_open(&daemon->access, &daemon->loop, daemon->config, err);
+    if (rc == 0)
+        rc = queue_follow_begin(daemon->queue, daemon_queue_event, daemon, err);
     if (rc != 0)
         return rc;
+    daemon->shards.members = 1;
     daemon->brokers =
         mem_must_zalloc(((size_t)peer_brokers(daemon->peer) + 1) * sizeof *daemon->brokers);
+    open_flow(daemon);
     open_store(daemon);
-    daemon->archive = archive_new(daemon->queue, daemon->store, daemon->config->retain_s);
+    daemon->archive = open_archive(daemon);
     daemon->tick = loop_timer_new(&daemon->loop, ticked, daemon);
     daemon->stop_timer = loop_timer_new(&daemon->loop, stop_timed_out, daemon);
     loop_timer_start(daemon->tick, TICK_MS, TICK_MS);
@@ -213,7 +234,8 @@ static int open_all(struct daemon *daemon, struct err *err)
 static void close_all(struct daemon *daemon)
 {
     struct store_counts counts = {0};
-    daemon_lead_stop(daemon);
+    daemon->stopping = true; /* answers that come from now on change nothing */
+    loop_timer_free(&daemon->shards.timer);
     peer_close(&daemon->peer);
     access_close(&daemon->access);
     queue_close(&daemon->queue);
@@ -221,10 +243,11 @@ static void close_all(struct daemon *daemon)
         counts = store_writer_counts(daemon->store);
     store_writer_close(&daemon->store);
     loop_timer_free(&daemon->tick);
-    loop_timer_free(&daemon->lead_timer);
     loop_timer_free(&daemon->stop_timer);
     loop_finish(&daemon->loop); /* a batch that is being written ends here */
     archive_free(&daemon->archive);
+    flow_free(&daemon->flow);
+    daemon_learn_release(daemon);
     pace_free(&daemon->pace);
     free(daemon->brokers);
     log_info("stopped; %lld rows kept, %lld dropped", (long long)counts.kept,

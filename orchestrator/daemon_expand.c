@@ -14,7 +14,6 @@
 
 struct expanding {
     struct daemon *daemon;
-    int64_t term;
     int64_t serial;
     char task[TASK_ID_SIZE], sub[SUB_ID_MAX + 1];
     size_t n_nodes;
@@ -24,17 +23,10 @@ static struct expanding *expanding_new(struct daemon *daemon, const struct flow_
 {
     struct expanding *expanding = mem_must_zalloc(sizeof *expanding);
     expanding->daemon = daemon;
-    expanding->term = daemon->term;
     expanding->serial = action->serial;
     snprintf(expanding->task, sizeof expanding->task, "%s", action->task);
     snprintf(expanding->sub, sizeof expanding->sub, "%s", action->sub);
     return expanding;
-}
-
-static bool is_current(const struct expanding *expanding)
-{
-    const struct daemon *daemon = expanding->daemon;
-    return daemon->leading && !daemon->stopping && expanding->term == daemon->term;
 }
 
 static void tell_failure(struct daemon *daemon, const char *what, const char *task, const char *why)
@@ -115,7 +107,7 @@ static void task_read(void *ctx, enum queue_status status, const struct queue_ta
                                .sub = expanding->sub,
                                .text = "",
                                .verdict = FLOW_VERDICT_LATER};
-    if (!is_current(expanding)) {
+    if (expanding->daemon->stopping) {
         free(expanding);
         return;
     }
@@ -170,7 +162,7 @@ static void expanded(void *ctx, enum queue_status status, const char *err)
     struct expanding *expanding = ctx;
     char text[64];
     snprintf(text, sizeof text, "%zu subtasks", expanding->n_nodes);
-    if (is_current(expanding)) {
+    if (!expanding->daemon->stopping) {
         if (status == QUEUE_REFUSED || status == QUEUE_ERROR)
             tell_failure(expanding->daemon, "store", expanding->task, err);
         if (status == QUEUE_CONFLICT) /* ours are unique: somebody else added subtasks */

@@ -10,73 +10,61 @@
 #include "orchestrator/daemon_state.h"
 #include "schemas/mem.h"
 
-/* An answer that is waited for, and the term it belongs to. */
-struct answer {
+struct scanning {
     struct daemon *daemon;
-    int64_t term;
     enum queue_index index;
 };
-
-static struct answer *answer_new(struct daemon *daemon, enum queue_index index)
-{
-    struct answer *answer = mem_must_zalloc(sizeof *answer);
-    *answer = (struct answer){daemon, daemon->term, index};
-    return answer;
-}
-
-/* Frees the answer; NULL when it is of an earlier term. */
-static struct daemon *answer_take(struct answer *answer)
-{
-    struct daemon *daemon = answer->daemon;
-    bool current = daemon->leading && !daemon->stopped && answer->term == daemon->term;
-    free(answer);
-    return current ? daemon : NULL;
-}
 
 /* --- the queue ------------------------------------------------------------------------------- */
 
 static void items_answered(void *ctx, int shard, const struct queue_item *items, size_t n_items,
                            const char *err)
 {
-    enum queue_index index = ((struct answer *)ctx)->index;
-    struct daemon *daemon = answer_take(ctx);
-    if (daemon == NULL)
-        return;
+    struct scanning scanning = *(struct scanning *)ctx;
+    free(ctx);
     bool failed = err != NULL && *err != '\0';
-    daemon_step(daemon, (struct flow_event){.kind = FLOW_EVENT_ITEMS,
-                                            .shard = shard,
-                                            .index = index,
-                                            .items = items,
-                                            .n_items = failed ? 0 : n_items,
-                                            .failed = failed});
+    if (scanning.daemon->stopping)
+        return;
+    daemon_step(scanning.daemon, (struct flow_event){.kind = FLOW_EVENT_ITEMS,
+                                                     .shard = shard,
+                                                     .index = scanning.index,
+                                                     .items = items,
+                                                     .n_items = failed ? 0 : n_items,
+                                                     .failed = failed});
 }
 
 static void scan(struct daemon *daemon, const struct flow_action *action)
 {
+    struct scanning *scanning = mem_must_zalloc(sizeof *scanning);
+    *scanning = (struct scanning){daemon, action->index};
     queue_scan(daemon->queue, action->shard, action->index, action->offset, action->limit,
-               items_answered, answer_new(daemon, action->index));
+               items_answered, scanning);
 }
 
+/* Said once, until something was moved again. */
 static void moved(void *ctx, enum queue_status status, const char *err)
 {
-    (void)ctx;
-    if (status == QUEUE_REFUSED)
-        log_warn("Redis refuses to move subtasks on: %s", err);
+    struct daemon *daemon = ctx;
+    bool refused = status == QUEUE_REFUSED;
+    if (refused && !daemon->refused && !daemon->stopping)
+        log_warn("Redis refuses to move subtasks on: %s; trying again until it takes it", err);
+    daemon->refused = refused || (daemon->refused && status == QUEUE_ERROR);
 }
 
 static void expire(struct daemon *daemon, const struct flow_action *action)
 {
-    queue_expire(daemon->queue, action->task, action->sub, moved, NULL);
+    queue_expire(daemon->queue, action->task, action->sub, moved, daemon);
 }
 
 static void promote(struct daemon *daemon, const struct flow_action *action)
 {
-    queue_promote(daemon->queue, action->task, action->sub, moved, NULL);
+    queue_promote(daemon->queue, action->task, action->sub, moved, daemon);
 }
 
 static void bury(struct daemon *daemon, const struct flow_action *action)
 {
-    queue_bury(daemon->queue, action->task, action->sub, action->avoid, action->text, moved, NULL);
+    queue_bury(daemon->queue, action->task, action->sub, action->avoid, action->text, moved,
+               daemon);
 }
 
 static void checkpoint(struct daemon *daemon, const struct flow_action *action)
@@ -86,27 +74,22 @@ static void checkpoint(struct daemon *daemon, const struct flow_action *action)
 
 static void record(struct daemon *daemon, const struct flow_action *action)
 {
-    store_writer_timing(daemon->store, action->timing);
-    daemon_hedges_record(daemon, action->timing);
+    daemon_record(daemon, action->timing);
 }
 
 static void rows_kept(void *ctx, int rc)
 {
-    struct daemon *daemon = answer_take(ctx);
+    struct daemon *daemon = ctx;
     (void)rc; /* what cannot be kept must not hold the outbox */
-    if (daemon != NULL)
+    if (!daemon->stopping)
         daemon_step(daemon, (struct flow_event){.kind = FLOW_EVENT_DURABLE});
 }
 
 static void barrier(struct daemon *daemon, const struct flow_action *action)
 {
     (void)action;
-    store_writer_barrier(daemon->store, rows_kept, answer_new(daemon, QUEUE_INDEX_READY));
-}
-
-static void release(struct daemon *daemon, const struct flow_action *action)
-{
-    (void)daemon, (void)action;
+    daemon_tell_records(daemon);
+    store_writer_barrier(daemon->store, rows_kept, daemon);
 }
 
 /* --- steps ----------------------------------------------------------------------------------- */
@@ -125,7 +108,7 @@ static act_fn *const acts[] = {
     [FLOW_RECORD] = record,
     [FLOW_BARRIER] = barrier,
     [FLOW_CHECKPOINT] = checkpoint,
-    [FLOW_RELEASE] = release,
+    [FLOW_RELEASE] = daemon_release,
     [FLOW_NOTE] = daemon_note,
     [FLOW_WAIT] = daemon_wait,
     [FLOW_PUBLISH] = daemon_publish,
@@ -167,12 +150,11 @@ void daemon_step(struct daemon *daemon, struct flow_event event)
 {
     struct refused *refused = NULL;
     size_t n_refused = 0, n_actions;
-    if (daemon->flow == NULL)
-        return;
     event.now_ms = clock_ms();
+    daemon_shards_check(daemon, event.now_ms);
     const struct flow_action *actions = flow_step(daemon->flow, &event, &n_actions);
     apply(daemon, actions, n_actions, &refused, &n_refused);
-    for (size_t i = 0; i < n_refused && daemon->flow != NULL; i++)
+    for (size_t i = 0; i < n_refused; i++)
         daemon_step(daemon, (struct flow_event){.kind = refused[i].refusal.kind,
                                                 .broker = refused[i].broker,
                                                 .hedge = refused[i].hedge,
@@ -185,7 +167,7 @@ void daemon_step(struct daemon *daemon, struct flow_event event)
 void daemon_queue_event(void *ctx, const struct queue_event *event)
 {
     struct daemon *daemon = ctx;
-    if (daemon->leading && !daemon->stopping)
+    if (!daemon->stopping)
         daemon_step(daemon, (struct flow_event){.kind = FLOW_EVENT_QUEUE, .queue = event});
 }
 
@@ -200,7 +182,7 @@ static void introduce(void *ctx, int broker)
             .name = daemon->name, .boot = daemon->boot, .host = daemon->host, .pid = getpid()}};
     daemon->brokers[broker].up = false;
     peer_send(daemon->peer, broker, &hello);
-    if (daemon->leading)
+    if (!daemon->stopping)
         daemon_step(daemon, (struct flow_event){.kind = FLOW_EVENT_INTRODUCE, .broker = broker});
 }
 
@@ -211,9 +193,8 @@ static void welcomed(void *ctx, int broker, const struct msg_welcome *welcome)
     if (limit > daemon->config->max_offers && daemon->config->max_offers > 0)
         limit = daemon->config->max_offers;
     daemon->brokers[broker] = (struct daemon_broker){.up = true, .max_offers = limit};
-    if (daemon->leading && !daemon->stopping)
-        daemon_step(daemon, (struct flow_event){
-                                .kind = FLOW_EVENT_WELCOME, .broker = broker, .limit = limit});
+    if (!daemon->stopping)
+        daemon_welcome(daemon, broker);
 }
 
 static void lost(void *ctx, int broker)
@@ -221,7 +202,7 @@ static void lost(void *ctx, int broker)
     struct daemon *daemon = ctx;
     daemon->brokers[broker].up = false;
     log_warn("broker %s does not answer", daemon->config->brokers[broker]);
-    if (daemon->leading && !daemon->stopping)
+    if (!daemon->stopping)
         daemon_step(daemon, (struct flow_event){.kind = FLOW_EVENT_LOST, .broker = broker});
 }
 
@@ -229,7 +210,7 @@ static void broker_said(void *ctx, int broker, const struct message *message)
 {
     struct daemon *daemon = ctx;
     struct flow_event event = {.broker = broker};
-    if (!daemon->leading || daemon->stopping)
+    if (daemon->stopping)
         return;
     switch (message->type) {
     case MESSAGE_taken:

@@ -6,6 +6,7 @@
 #include "common/loop.h"
 #include "common/peer.h"
 #include "common/queue.h"
+#include "common/queue_daemon.h"
 #include "orchestrator/archive.h"
 #include "orchestrator/flow.h"
 #include "orchestrator/pace.h"
@@ -31,11 +32,29 @@ struct judged {
     struct plan_overrides overrides; /* of the submitter */
 };
 
+struct daemon_shards {
+    struct loop_timer *timer;   /* NULL: no lease is asked for */
+    int64_t terms[SHARD_COUNT]; /* of those that this daemon has, also while they leave; else 0 */
+    bool given[SHARD_COUNT];    /* nothing of it is under way: the next call gives it back */
+    int64_t members;            /* orchestrators that live */
+    int64_t asked_ms, end_ms;   /* end of the lease by our clock; 0: nothing is held */
+    bool asking, refused, lapsed;
+};
+
+/* Timing records on their way to other daemons. */
+struct daemon_learn {
+    struct bytes *records; /* owned */
+    size_t n, cap;
+    char after[48]; /* where reading goes on; "": at the beginning */
+    int64_t next_ms;
+    bool asking;
+};
+
 struct daemon {
     uv_loop_t loop;
     const struct config *config;
     char name[DAEMON_NAME_SIZE]; /* for people */
-    char id[DAEMON_NAME_SIZE];   /* with the boot nonce: the holder of the lease */
+    char id[DAEMON_NAME_SIZE];   /* with the boot nonce: the holder of shards */
     char boot[17], host[128];
     int ready_fd;
     int64_t started_ms; /* wall clock */
@@ -44,12 +63,9 @@ struct daemon {
     struct access *access; /* keeps the Redis users of who was invited */
     struct daemon_broker *brokers;
     struct store_writer *store;
-    struct loop_timer *tick, *lead_timer, *stop_timer;
-
-    bool asking; /* for the lease */
-    bool leading;
-    int64_t term; /* counts times of leading: answers from an earlier one are ignored */
-    struct queue *follow;
+    struct loop_timer *tick, *stop_timer;
+    struct daemon_shards shards;
+    struct daemon_learn learn;
     struct flow *flow;
     struct archive *archive;
     struct pace *pace;           /* NULL: no role wants hedges */
@@ -57,6 +73,7 @@ struct daemon {
     const struct judged *judged; /* during the step that judges; else NULL */
 
     bool foreign; /* Redis is not the one that it should be: nothing is done */
+    bool refused; /* Redis did not take the last move of a subtask */
     bool stopping, stopped;
     int exit_code;
     int64_t redis_down_ms; /* since when, monotonic; 0: it answers */
@@ -67,10 +84,22 @@ struct daemon {
 /* daemon.c */
 void daemon_finish(struct daemon *daemon, int exit_code);
 
-/* daemon_lead.c */
-void daemon_lead_start(struct daemon *daemon); /* begins to ask for the lease */
-void daemon_lead_stop(struct daemon *daemon);  /* no longer leads: forgets the flow */
+/* daemon_shards.c */
+void daemon_shards_start(struct daemon *daemon); /* begins to ask for its share */
+void daemon_shards_stop(struct daemon *daemon);  /* drops all shards at once, asks no more */
+void daemon_shards_leave(struct daemon *daemon); /* gives all back: the last call */
+/* Drops all shards when the lease has ended. Before anything is done. */
+void daemon_shards_check(struct daemon *daemon, int64_t now_ms);
+void daemon_release(struct daemon *daemon, const struct flow_action *action);
+bool daemon_holds(void *ctx, int shard);                /* ctx: the daemon */
+void daemon_welcome(struct daemon *daemon, int broker); /* tells the flow its window */
 void daemon_say_ready(struct daemon *daemon, const char *text);
+
+/* daemon_learn.c */
+void daemon_record(struct daemon *daemon, struct bytes record);
+void daemon_tell_records(struct daemon *daemon); /* those so far: before a checkpoint passes them */
+void daemon_learn_tick(struct daemon *daemon);
+void daemon_learn_release(struct daemon *daemon);
 
 /* daemon_flow.c */
 void daemon_step(struct daemon *daemon, struct flow_event event);

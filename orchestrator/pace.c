@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,8 @@
 
 struct answers {
     UT_hash_handle hh;
-    double ms[KEEP]; /* a ring */
+    double ms[KEEP];    /* a ring */
+    uint64_t ids[KEEP]; /* of the attempts, likewise */
     size_t n, at;
     double p95; /* -1: to be computed again */
     char key[]; /* role NUL arm; the role is "" for all of them */
@@ -66,7 +68,27 @@ static struct answers *find(const struct pace *pace, const char *role, const cha
     return answers;
 }
 
-static void add(struct pace *pace, const char *role, const char *arm, double ms)
+/* FNV-1a of what names an attempt. */
+static uint64_t id_of(const struct msg_timing *attempt)
+{
+    char text[256];
+    uint64_t hash = 14695981039346656037u;
+    snprintf(text, sizeof text, "%s/%s/%lld", attempt->task, attempt->sub,
+             (long long)attempt->attempt);
+    for (const char *at = text; *at != '\0'; at++)
+        hash = (hash ^ (unsigned char)*at) * 1099511628211u;
+    return hash;
+}
+
+static bool has(const struct answers *answers, uint64_t id)
+{
+    for (size_t i = 0; i < answers->n; i++)
+        if (answers->ids[i] == id)
+            return true;
+    return false;
+}
+
+static void add(struct pace *pace, const char *role, const char *arm, uint64_t id, double ms)
 {
     struct answers *answers = find(pace, role, arm);
     if (answers == NULL) {
@@ -78,7 +100,10 @@ static void add(struct pace *pace, const char *role, const char *arm, double ms)
         memcpy(answers->key, key, len);
         HASH_ADD_KEYPTR(hh, pace->by_key, answers->key, len, answers);
     }
+    if (has(answers, id))
+        return;
     answers->ms[answers->at] = ms;
+    answers->ids[answers->at] = id;
     answers->at = (answers->at + 1) % KEEP;
     answers->n += answers->n < KEEP;
     answers->p95 = -1;
@@ -90,9 +115,10 @@ void pace_add(struct pace *pace, const struct msg_timing *attempt)
     if (!answered || *attempt->arm == '\0' || !(attempt->total_ms >= 0) ||
         attempt->total_ms > MAX_MS)
         return;
-    add(pace, "", attempt->arm, attempt->total_ms);
+    uint64_t id = id_of(attempt);
+    add(pace, "", attempt->arm, id, attempt->total_ms);
     if (*attempt->role != '\0')
-        add(pace, attempt->role, attempt->arm, attempt->total_ms);
+        add(pace, attempt->role, attempt->arm, id, attempt->total_ms);
 }
 
 static double p95(struct answers *answers)

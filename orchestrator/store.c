@@ -535,7 +535,8 @@ int store_answers(struct store *store, int64_t since_ms, int64_t limit, store_at
     char sql[512];
     sqlite3_stmt *statement = NULL;
     snprintf(sql, sizeof sql,
-             "SELECT role, arm, result, started_ms, total_ms FROM (SELECT * FROM attempts "
+             "SELECT role, arm, result, started_ms, total_ms, task, sub, attempt "
+             "FROM (SELECT * FROM attempts "
              "WHERE started_ms >= ? AND result = 'done' AND NOT %s "
              "ORDER BY started_ms DESC LIMIT ?) ORDER BY started_ms",
              expression_of(store, "cached"));
@@ -552,6 +553,9 @@ int store_answers(struct store *store, int64_t since_ms, int64_t limit, store_at
             .result = column_str(statement, 2),
             .started_ms = sqlite3_column_int64(statement, 3),
             .total_ms = sqlite3_column_double(statement, 4),
+            .task = column_str(statement, 5),
+            .sub = column_str(statement, 6),
+            .attempt = sqlite3_column_int64(statement, 7),
         };
         fn(ctx, &attempt);
     }

@@ -71,8 +71,9 @@ typedef void store_attempt_fn(void *ctx, const struct msg_timing *attempt);
  * did not keep read as it would have written them. */
 int store_attempts(struct store *store, int64_t since_ms, const char *role, store_attempt_fn *fn,
                    void *ctx, struct err *err);
-/* How long answers took since a time: role, arm, result, started_ms and total_ms of calls that were
- * answered, and not by the response cache; the last `limit` of them, oldest first. */
+/* How long answers took since a time: which attempt, role, arm, result, started_ms and total_ms of
+ * calls that were answered, and not by the response cache; the last `limit` of them, oldest first.
+ */
 int store_answers(struct store *store, int64_t since_ms, int64_t limit, store_attempt_fn *fn,
                   void *ctx, struct err *err);
 

@@ -310,7 +310,7 @@ static void print_processes(const struct status *status)
         render_table_add(table, json_str(process, "name", ""));
         render_table_add(table, json_str(process, "host", ""));
         render_table_addf(table, "%lld", (long long)json_int(process, "pid", 0));
-        render_table_add(table, json_bool(process, "leading", false) ? "leads" : "stands by");
+        render_table_addf(table, "%lld shards", (long long)json_int(process, "shards", 0));
     }
     json_array_foreach (status->brokers, i, process) {
         bool reachable = json_bool(process, "reachable", false);

@@ -607,15 +607,15 @@ static void a_second_daemon_stands_by_and_takes_over(void **state)
     end();
 }
 
-static size_t n_living, n_leading;
+static size_t n_living, n_holders;
 
 static void named(void *ctx, const char *const *jsons, size_t n, const char *err)
 {
     (void)ctx, (void)err;
     n_living = n;
-    n_leading = 0;
+    n_holders = 0;
     for (size_t i = 0; i < n; i++)
-        n_leading += strstr(jsons[i], "\"leading\":true") != NULL;
+        n_holders += strstr(jsons[i], "\"shards\":64") != NULL;
     stage.flag = true;
 }
 
@@ -640,10 +640,10 @@ static void a_daemon_that_ends_is_no_longer_told(void **state)
     pid_t first = stage.testbed.daemon;
     testbed_start_daemon(&stage.testbed);
     pid_t second = stage.testbed.daemon;
-    for (int64_t end_ms = clock_ms() + WAIT_MS; n_leading == 0 && clock_ms() < end_ms;)
+    for (int64_t end_ms = clock_ms() + WAIT_MS; n_holders == 0 && clock_ms() < end_ms;)
         look_who_lives();
     assert_int_equal(n_living, 2);
-    assert_int_equal(n_leading, 1);
+    assert_int_equal(n_holders, 1);
     stop_daemon(second); /* it only stood by */
     look_who_lives();
     assert_int_equal(n_living, 1);

@@ -490,31 +490,6 @@ static void orchestrators_are_known_while_they_live(void **state)
     assert_string_equal(orchestrators(), "");
 }
 
-static void lead(void *ctx, enum queue_status status, const char *err)
-{
-    (void)ctx, (void)err;
-    probe.status = status;
-    probe.done = true;
-}
-
-static enum queue_status leads(const char *name, int64_t ms)
-{
-    queue_lead(probe.queue, name, ms, lead, NULL);
-    probe_wait(&probe);
-    return probe.status;
-}
-
-static void one_leads_until_its_lease_ends(void **state)
-{
-    (void)state;
-    assert_int_equal(leads("a", 60000), QUEUE_OK);
-    assert_int_equal(leads("b", 60000), QUEUE_TAKEN);
-    assert_int_equal(leads("a", 1), QUEUE_OK);
-    while (leads("b", 60000) != QUEUE_OK)
-        ;
-    assert_int_equal(leads("a", 60000), QUEUE_TAKEN);
-}
-
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -538,7 +513,6 @@ int main(void)
         TEST(a_result_is_there_after_the_commit),
         TEST(a_view_shows_everything),
         TEST(orchestrators_are_known_while_they_live),
-        TEST(one_leads_until_its_lease_ends),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
