@@ -33,7 +33,7 @@ local gives = {}
 for i = 3, #ARGV do
     gives[ARGV[i]] = true
 end
-local lines, mine, free, changed = {}, {}, {}, {}
+local lines, mine, free, given, changed = {}, {}, {}, 0, {}
 local flat = call('HGETALL', shards_key)
 for i = 1, #flat, 2 do
     lines[flat[i]] = flat[i + 1]
@@ -46,6 +46,7 @@ for number = 0, 63 do
     if holder == me and (ms == 0 or gives[shard]) then
         changed[#changed + 1] = shard
         changed[#changed + 1] = string.format('%.0f', terms[shard])
+        given = given + 1
     elseif holder == me then
         mine[#mine + 1] = shard
     elseif not gives[shard] and not (holder and living[holder]) then
@@ -64,7 +65,7 @@ end
 if #changed > 0 then
     call('HSET', shards_key, unpack(changed))
 end
-local answer = {#names, share, #free - taken}
+local answer = {#names, share, #free - taken + given}
 for _, shard in ipairs(mine) do
     answer[#answer + 1] = shard
     answer[#answer + 1] = string.format('%.0f', terms[shard])
