@@ -441,6 +441,7 @@ int queue_open(struct queue **ret, uv_loop_t *loop, const struct redis_options *
     if (callbacks != NULL)
         queue->callbacks = *callbacks;
     queue->callbacks_ctx = ctx;
+    boot_nonce_make(queue->nonce);
     queue->loop = loop;
     redis_options_copy(&queue->options, options);
     redis_on_turn(queue->redis, turn_ends, queue);

@@ -285,7 +285,9 @@ enum queue_index {
 };
 typedef void queue_items_fn(void *ctx, int shard, const struct queue_item *items, size_t n_items,
                             const char *err);
-/* The first `limit` entries from position `offset`; meta and avoid only for READY. */
+/* The first `limit` entries from position `offset`; meta and avoid only for READY. LEASE and DELAY:
+ * when Redis's clock was set by more than 2 s since the last call, leases and delays keep what is
+ * left of them. */
 void queue_scan(struct queue *queue, int shard, enum queue_index index, int64_t offset,
                 int64_t limit, queue_items_fn *fn, void *ctx);
 

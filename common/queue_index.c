@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "common/task_id.h"
 #include "schemas/mem.h"
 
@@ -141,6 +142,46 @@ static void members_answered(void *ctx, const struct redis_value *value)
     scan_step(scan, value);
 }
 
+/* value: what the next call is to say of the clock, members_answered()'s */
+static void overdue_answered(void *ctx, const struct redis_value *value)
+{
+    struct scan *scan = ctx;
+    if (redis_type(value) != REDIS_ARRAY) {
+        members_answered(ctx, value);
+        return;
+    }
+    struct queue_clock *clock = &scan->queue->clocks[scan->shard];
+    const char *said = redis_str(redis_at(value, 0), NULL);
+    if (strcmp(clock->said, said) != 0) {
+        snprintf(clock->said, sizeof clock->said, "%s", said);
+        clock->at_ms = clock_ms();
+    }
+    members_answered(ctx, redis_at(value, 1));
+}
+
+/* See overdue.lua. Time counts from the answer of one call to the sending of the next: when Redis
+ * was slow or away meanwhile, leases live so much longer, for they could not be renewed. */
+static void ask_overdue(struct scan *scan, const char *index, int64_t offset, int64_t limit)
+{
+    static const char *const others[] = {"clock", "lease", "delay"};
+    struct queue *queue = scan->queue;
+    struct queue_args *args = &queue->args;
+    const struct queue_clock *clock = &queue->clocks[scan->shard];
+    char key[QUEUE_KEY_SIZE];
+    queue_shard_key(key, scan->shard, index);
+    queue_args_copy(args, key, strlen(key));
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        queue_shard_key(key, scan->shard, others[i]);
+        queue_args_copy(args, key, strlen(key));
+    }
+    queue_args_str(args, clock->said);
+    queue_args_printf(args, "%lld", (long long)(clock_ms() - clock->at_ms));
+    queue_args_str(args, queue->nonce);
+    queue_args_printf(args, "%lld", (long long)offset);
+    queue_args_printf(args, "%lld", (long long)limit);
+    queue_eval(queue, args, SCRIPT_overdue, 4, overdue_answered, scan);
+}
+
 void queue_scan(struct queue *queue, int shard, enum queue_index index, int64_t offset,
                 int64_t limit, queue_items_fn *fn, void *ctx)
 {
@@ -166,11 +207,7 @@ void queue_scan(struct queue *queue, int shard, enum queue_index index, int64_t 
         queue_args_str(args, "WITHSCORES");
         queue_send(queue->redis, args, members_answered, scan);
     } else {
-        queue_args_str(args, key);
-        queue_args_str(args, "0");
-        queue_args_printf(args, "%lld", (long long)offset);
-        queue_args_printf(args, "%lld", (long long)limit);
-        queue_eval(queue, &queue->args, SCRIPT_due, 1, members_answered, scan);
+        ask_overdue(scan, names[index], offset, limit);
     }
 }
 

@@ -35,6 +35,7 @@
     X(log, "task log")                                                                             \
     X(note, "task log")                                                                            \
     X(check, "task data log ready lease delay held dead tasks fin")                                \
+    X(overdue, "")                                                                                 \
     X(epoch, "")                                                                                   \
     X(due, "")                                                                                     \
     X(accounts, "")                                                                                \
@@ -112,6 +113,12 @@ struct queue_known {
     size_t n;
 };
 
+/* What is known of Redis's clock, by shard (overdue.lua). */
+struct queue_clock {
+    char said[48];
+    int64_t at_ms; /* when, by our own clock */
+};
+
 struct queue {
     uv_loop_t *loop;
     struct redis *redis;
@@ -122,6 +129,8 @@ struct queue {
     struct queue_batch *batches[QUEUE_BATCH_COUNT]; /* being filled; NULL: empty */
     struct queue_batch *answering;                  /* its callbacks are being called, or NULL */
     struct queue_known known;
+    char nonce[17]; /* of this client */
+    struct queue_clock clocks[SHARD_COUNT];
     struct queue_epoch *epoch;        /* NULL: it is not guarded */
     struct redis_callbacks callbacks; /* of who opened it, with callbacks_ctx */
     void *callbacks_ctx;

@@ -1,5 +1,6 @@
-/* For LD_PRELOAD: moves the wall clock of our programs (not redis-server's) by the milliseconds in
- * the file that ORCH_CLOCK_FILE names, at any time. The monotonic clock stays. */
+/* For LD_PRELOAD: moves the wall clock of our programs (or of those whose name begins as
+ * ORCH_CLOCK_OF says, such as redis-server's) by the milliseconds in the file that ORCH_CLOCK_FILE
+ * names, at any time. The monotonic clock stays. */
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
@@ -15,8 +16,9 @@ static const volatile int64_t *offset_ms; /* NULL: the clock is right */
 
 __attribute__((constructor)) static void open_offset(void)
 {
-    const char *path = getenv("ORCH_CLOCK_FILE");
-    if (path == NULL || strncmp(program_invocation_short_name, "orchestrator", 12) != 0)
+    const char *path = getenv("ORCH_CLOCK_FILE"), *of = getenv("ORCH_CLOCK_OF");
+    of = of != NULL ? of : "orchestrator";
+    if (path == NULL || strncmp(program_invocation_short_name, of, strlen(of)) != 0)
         return;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     void *map = fd >= 0 ? mmap(NULL, sizeof *offset_ms, PROT_READ, MAP_SHARED, fd, 0) : MAP_FAILED;
