@@ -207,11 +207,12 @@ ssize_t redis_link_write(struct redis_link *link, struct iovec *vectors, int n)
         ssize_t sent = sendmsg(link->context->fd, &message, MSG_NOSIGNAL);
         if (sent >= 0)
             return sent;
-        if (errno == EINTR)
+        int error = errno; /* libuv changes it */
+        if (error == EINTR)
             continue;
-        if (errno == EAGAIN)
+        if (error == EAGAIN)
             poll_for(link, UV_READABLE | UV_WRITABLE);
-        return -errno;
+        return -error;
     }
 }
 
