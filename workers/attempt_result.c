@@ -3,12 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/failpoint.h"
 #include "common/json.h"
 #include "common/log.h"
 #include "common/price.h"
 #include "schemas/mem.h"
 #include "workers/attempt_internal.h"
-#include "common/failpoint.h"
 #include "workers/utf8.h"
 
 #define REASON_MAX 511          /* what a record holds */

@@ -29,7 +29,8 @@ struct benchmark {
     void (*run)(void);
 };
 extern const struct benchmark benchmark_floors, benchmark_throughput, benchmark_latency,
-    benchmark_streams, benchmark_idle, benchmark_backlog, benchmark_path, benchmark_parse;
+    benchmark_streams, benchmark_idle, benchmark_backlog, benchmark_path, benchmark_parse,
+    benchmark_scale;
 
 /* Runs BullMQ's script on a fresh redis-server of the same settings. False, with a note on stderr,
  * when node or the packages are missing. */

@@ -6,10 +6,11 @@
 
 #include "tests/bench/bench.h"
 
-static const struct benchmark *const benchmarks[] = {
-    &benchmark_floors,  &benchmark_throughput, &benchmark_latency,
-    &benchmark_streams, &benchmark_idle,       &benchmark_backlog,
-    &benchmark_path,    &benchmark_parse,      NULL};
+static const struct benchmark *const benchmarks[] = {&benchmark_floors,  &benchmark_throughput,
+                                                     &benchmark_latency, &benchmark_streams,
+                                                     &benchmark_idle,    &benchmark_backlog,
+                                                     &benchmark_path,    &benchmark_parse,
+                                                     &benchmark_scale,   NULL};
 static bool as_json;
 
 void figure_print(const struct figure *figure)

@@ -27,7 +27,7 @@ static void submitted(void *ctx, enum queue_status status, const char *err)
 {
     struct load *load = ctx;
     load->unanswered--;
-    if (status != QUEUE_OK && load->failed++ == 0)
+    if (status != QUEUE_OK && status != QUEUE_DUP && load->failed++ == 0)
         fprintf(stderr, "submit: %s %s\n", queue_status_name(status), err);
 }
 

@@ -7,7 +7,7 @@
 #include "common/queue.h"
 #include "tests/lib/fixture.h"
 
-#define TESTBED_WORKERS 12
+#define TESTBED_WORKERS 16
 
 struct testbed {
     struct fixture fixture;
