@@ -144,9 +144,8 @@ static void submit(struct load *load, const char *task, const struct shape *shap
     queue_submit(load->rig->queue, &stored, submitted, load);
 }
 
-static void add_one(struct load *load)
+static void add_one(struct load *load, const struct shape *shape)
 {
-    const struct shape *shape = pick_shape(&load->random);
     struct oracle_plan plan = {.cancelled = shape->cancelled,
                                .dead_after =
                                    shape->dead_after > 0 ? shape->dead_after : MAX_ATTEMPTS};
@@ -178,7 +177,13 @@ void load_close(struct load *load)
 void load_add(struct load *load, int n_tasks)
 {
     for (int i = 0; i < n_tasks; i++)
-        add_one(load);
+        add_one(load, pick_shape(&load->random));
+}
+
+void load_add_single(struct load *load, int n_tasks)
+{
+    for (int i = 0; i < n_tasks; i++)
+        add_one(load, &shapes[0]);
 }
 
 /* --- following them --------------------------------------------------------------------------- */

@@ -32,6 +32,8 @@ void load_open(struct load *load, struct rig *rig, uint64_t seed);
 void load_close(struct load *load);
 /* Sends so many further tasks. */
 void load_add(struct load *load, int n_tasks);
+/* The same of single subtasks only. */
+void load_add_single(struct load *load, int n_tasks);
 /* Asks about some tasks, and cancels one that is to be cancelled now and then. */
 void load_turn(struct load *load);
 size_t load_unfinished(const struct load *load);

@@ -19,8 +19,9 @@ static const char usage[] =
     "  --seed N       everything is drawn from it; default: 1\n"
     "  --kills N      of the random sweep; default: 1000\n"
     "  --tasks N      of the random sweep; default: 2000\n"
-    "  --workers N    default: 4        --brokers N    default: 1        --daemons N    default: "
-    "1\n"
+    "  --workers N    default: 4\n"
+    "  --brokers N    default: 2\n"
+    "  --daemons N    default: 2\n"
     "  --passages N   of the sweep: the 1st, 2nd, 5th and 20th; default: 3\n"
     "  --sweep-s N    longest time of the sweep of one program, s; default: 1200\n"
     "  --max-s N      longest time of the random sweep, s; default: 3600\n";
@@ -167,8 +168,8 @@ int main(int argc, char **argv)
                                     .kills = 1000,
                                     .tasks = 2000,
                                     .workers = 4,
-                                    .brokers = 1,
-                                    .daemons = 1,
+                                    .brokers = 2,
+                                    .daemons = 2,
                                     .passages = 3,
                                     .sweep_s = 1200,
                                     .max_s = 3600,

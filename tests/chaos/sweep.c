@@ -164,10 +164,11 @@ int sweep_run(const struct chaos_options *options, enum rig_program program, str
     struct load load;
     int64_t begun_ms = clock_ms();
     *ret = (struct chaos_row){.phase = phases[program], .seed = options->seed};
-    int rc = rig_open(
-        &rig,
-        &(struct rig_options){
-            .workers = 2, .brokers = 1, .daemons = 1, .concurrency = 8, .seed = options->seed});
+    int rc = rig_open(&rig, &(struct rig_options){.workers = 2,
+                                                  .brokers = options->brokers,
+                                                  .daemons = options->daemons,
+                                                  .concurrency = 8,
+                                                  .seed = options->seed});
     load_open(&load, &rig, options->seed);
     struct sweep sweep = {.rig = &rig, .load = &load, .target = rig_process(&rig, program, 0)};
     if (rc == 0) {
