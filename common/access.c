@@ -11,7 +11,7 @@
 #include "common/sha256.h"
 #include "schemas/mem.h"
 
-#define LOOK_MS 30000 /* between looks for invitations that have expired */
+#define LOOK_MS 5000 /* between looks for invitations that have expired */
 
 /* --- rules ------------------------------------------------------------------------------------ */
 

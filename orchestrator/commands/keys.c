@@ -2,12 +2,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/access.h"
 #include "common/clock.h"
 #include "common/queue_keys.h"
 #include "orchestrator/client.h"
 #include "orchestrator/key_files.h"
 #include "orchestrator/render.h"
-#include "orchestrator/render_task.h"
+#include "schemas/mem.h"
 
 static const struct command_option options[] = {
     {"worker", 0, "NAME", "init: also keys of a worker that runs on this machine", true},
@@ -125,27 +126,63 @@ static int list(const struct invocation *invocation)
     return code;
 }
 
+/* --- acl -------------------------------------------------------------------------------------- */
+
+/* For who makes users of Redis by hand: the words of ACL SETUSER, or a line of an aclfile. */
+static int print_rules(const struct invocation *invocation, const char *role_name)
+{
+    struct config *config;
+    struct err err = {""};
+    struct buf rules = {0};
+    enum keyring_role role = keyring_role_parse(role_name, strlen(role_name));
+    if (role == KEYRING_ROLE_COUNT || role == KEYRING_TAP)
+        return command_fail(invocation, EXIT_USAGE,
+                            "it is `keys acl worker` or `keys acl orchestrator`");
+    if (config_load(&config, invocation_config(invocation), &err) != 0)
+        return command_fail(invocation, EXIT_USAGE, "%s", err.text);
+    const char **providers = mem_must_zalloc((config->n_providers + 1) * sizeof *providers);
+    for (size_t i = 0; i < config->n_providers; i++)
+        providers[i] = config->providers[i].name;
+    access_rules(role, providers, config->n_providers, &rules);
+    puts(rules.data + 1); /* behind the space that it begins with */
+    buf_release(&rules);
+    free(providers);
+    config_free(&config);
+    return EXIT_DONE;
+}
+
+/* --- the command ------------------------------------------------------------------------------ */
+
 static int exec(struct invocation *invocation)
 {
     const char *const *args;
     size_t n_args = invocation_args(invocation, &args);
-    bool making = strcmp(args[0], "init") == 0;
-    if (!making && (strcmp(args[0], "list") != 0 || n_args > 1))
-        return command_fail(invocation, EXIT_USAGE, "it is `keys init [DIR]` or `keys list`");
-    if (invocation_has(invocation, making ? "json" : "worker"))
-        return command_fail(invocation, EXIT_USAGE, "--%s is not for `keys %s`",
-                            making ? "json" : "worker", args[0]);
-    return making ? init(invocation, n_args > 1 ? args[1] : NULL) : list(invocation);
+    const char *what = args[0], *more = n_args > 1 ? args[1] : NULL;
+    bool init_asked = strcmp(what, "init") == 0, list_asked = strcmp(what, "list") == 0;
+    if (invocation_has(invocation, "worker") && !init_asked)
+        return command_fail(invocation, EXIT_USAGE, "--worker is for `keys init`");
+    if (invocation_has(invocation, "json") && !list_asked)
+        return command_fail(invocation, EXIT_USAGE, "--json is for `keys list`");
+    if (init_asked)
+        return init(invocation, more);
+    if (list_asked && more == NULL)
+        return list(invocation);
+    if (strcmp(what, "acl") == 0 && more != NULL)
+        return print_rules(invocation, more);
+    return command_fail(invocation, EXIT_USAGE,
+                        "it is `keys init [DIR]`, `keys list` or `keys acl ROLE`");
 }
 
 const struct command command_keys = {
     .name = "keys",
-    .args = "init [DIR] | list",
+    .args = "init [DIR] | list | acl ROLE",
     .summary = "keys of the bus: make them, or list who is invited",
     .details =
         "init makes the keys of brokers and orchestrators, in DIR or where `bus.curve.keys` says;\n"
         "what is there already stays. list shows who was invited, and who has joined; those whose\n"
-        "keys are files of a broker's directory are not in it.\n",
+        "keys are files of a broker's directory are not in it. acl prints what a Redis user of a\n"
+        "worker or an orchestrator may do, as words of ACL SETUSER or of an aclfile; invite makes\n"
+        "such users by itself.\n",
     .options = options,
     .min_args = 1,
     .max_args = 2,
