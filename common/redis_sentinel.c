@@ -60,6 +60,16 @@ static void unheard(void *ctx, const char *why)
     loop_timer_start(sentinel->listen, LISTEN_MS, 0);
 }
 
+/* Whether the text ends with the address that the node has. */
+static bool leads_to(const char *text, const struct redis_node *node)
+{
+    char end[300];
+    int n = snprintf(end, sizeof end, " %.255s %d",
+                     node->place.host != NULL ? node->place.host : "", node->place.port);
+    size_t len = strlen(text);
+    return len > (size_t)n && strcmp(text + len - (size_t)n, end) == 0;
+}
+
 /* value: ["message", channel, "<name> <old ip> <old port> <new ip> <new port>"] */
 static void heard(void *ctx, const struct redis_value *value)
 {
@@ -75,8 +85,8 @@ static void heard(void *ctx, const struct redis_value *value)
         return;
     sentinel->at = sentinel->listens_to; /* it knows */
     snprintf(why, sizeof why, "the sentinels made another server the master: %.300s", text);
-    if (node->state == NODE_DOWN)
-        return; /* it will ask again */
+    if (node->state == NODE_DOWN || leads_to(text, node))
+        return; /* it will ask again; or it knows already */
     node->backoff_ms = 0;
     redis_node_drop(node, why, 0);
 }

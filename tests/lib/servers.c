@@ -153,6 +153,21 @@ void servers_wait(struct servers *servers, int index, const char *words, const c
     die("it took too long", index);
 }
 
+void servers_start_replicated(struct servers *servers)
+{
+    char replicaof[32];
+    servers_start(servers, 0, NULL);
+    snprintf(replicaof, sizeof replicaof, "127.0.0.1 %d", servers->ports[0]);
+    servers_start(servers, 1, (const char *[]){"--replicaof", replicaof, NULL});
+    servers_wait(servers, 1, "info replication", "master_link_status:up");
+    for (int i = 0; i < SERVERS_SENTINELS; i++)
+        servers_start_sentinel(servers, SERVERS_SENTINEL + i, 0, 2, NULL);
+    for (int i = 0; i < SERVERS_SENTINELS; i++) {
+        servers_wait(servers, SERVERS_SENTINEL + i, "info sentinel", "slaves=1,sentinels=3");
+        servers_wait(servers, SERVERS_SENTINEL + i, "info sentinel", "status=ok");
+    }
+}
+
 /* --- cluster ------------------------------------------------------------------------------ */
 
 static int first_slot(int masters, int master)

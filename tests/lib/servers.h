@@ -22,6 +22,10 @@ void servers_start(struct servers *servers, int index, const char *const *option
 /* Starts a sentinel that watches `master` at that server under the name `mymaster`. */
 void servers_start_sentinel(struct servers *servers, int index, int master, int quorum,
                             const char *const *options);
+/* A master (0), its replica (1) and three sentinels behind them, which know all of each other. */
+void servers_start_replicated(struct servers *servers);
+#define SERVERS_SENTINEL 2 /* the first */
+#define SERVERS_SENTINELS 3
 void servers_kill(struct servers *servers, int index, int signal_number);
 void servers_signal(struct servers *servers, int index, int signal_number);
 /* What redis-cli prints for these words, separated by spaces; valid until the next call. */
