@@ -154,6 +154,8 @@ int invitation_read(struct message *ret, const char *text, size_t len, struct er
         rc = err_set(err, -EBADMSG, "the token has a character that cannot be in it: copy it anew");
     if (rc == 0)
         rc = decode(ret, &bytes, err);
+    if (rc == -ENOMEM)
+        err_set(err, rc, "no memory is left to read the token");
     if (bytes.data != NULL)
         explicit_bzero(bytes.data, bytes.len);
     buf_release(&bytes);

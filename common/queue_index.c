@@ -12,6 +12,7 @@
 /* --- items -------------------------------------------------------------------------------- */
 
 #define TEXTS 5 /* of an item */
+#define SCORE_MAX_MS 9e15
 
 /* One queue_scan(), until the details of all entries are there. */
 struct scan {
@@ -385,6 +386,13 @@ static void ids_complete(struct listing *listing)
         list_end(listing);
 }
 
+/* A score may be any double. */
+static int64_t score_ms(const struct redis_value *value)
+{
+    double ms = strtod(redis_str(value, NULL), NULL);
+    return ms > -SCORE_MAX_MS && ms < SCORE_MAX_MS ? (int64_t)ms : 0;
+}
+
 /* value: id, score, ... */
 static void ids_answered(void *ctx, const struct redis_value *value)
 {
@@ -403,7 +411,7 @@ static void ids_answered(void *ctx, const struct redis_value *value)
         listing->items[listing->n_items++] = (struct queue_task_item){
             .id = mem_must_strndup(id, len),
             .state = TASK_STATE_COUNT,
-            .created_ms = (int64_t)strtod(redis_str(redis_at(value, i + 1), NULL), NULL),
+            .created_ms = score_ms(redis_at(value, i + 1)),
         };
     }
     if (--listing->missing == 0)

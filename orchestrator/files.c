@@ -162,12 +162,15 @@ static struct files_entry *entry_for(struct files *files, const char *source, co
     char *copy = mem_must_strndup(path, problem != NULL ? 0 : path_len);
     if (problem == NULL)
         problem = files_path_problem(copy);
+    if (problem == NULL) {
+        tidy_path(copy);
+        problem = files_path_problem(copy); /* of "./~", too */
+    }
     if (problem != NULL) {
         files_complain(files, path, path_len, source, "%s", problem);
         free(copy);
         return NULL;
     }
-    tidy_path(copy);
     struct files_entry *entry = files_find(files, copy);
     if (entry == NULL && files->n_entries >= FILES_MOST) {
         files_complain(files, path, path_len, source, "the task has more than %d files already",

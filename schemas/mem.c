@@ -8,15 +8,26 @@
 
 #ifdef ORCH_TESTING
 static _Thread_local unsigned long fail_in; /* 0: never */
+static _Thread_local bool reached;
 
 void mem_fail_at(unsigned long k)
 {
+    if (k > 0)
+        reached = false;
     fail_in = k;
+}
+
+bool mem_fail_reached(void)
+{
+    return reached;
 }
 
 static bool must_fail(void)
 {
-    return fail_in > 0 && --fail_in == 0;
+    if (fail_in == 0 || --fail_in > 0)
+        return false;
+    reached = true;
+    return true;
 }
 #else
 static bool must_fail(void)

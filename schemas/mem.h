@@ -2,6 +2,7 @@
 #ifndef SCHEMAS_MEM_H
 #define SCHEMAS_MEM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 /* Like malloc, calloc, realloc, strndup; NULL when out of memory. Freed with free(). */
@@ -21,6 +22,8 @@ char *mem_must_printf(const char *format, ...) __attribute__((format(printf, 1, 
 #ifdef ORCH_TESTING
 /* The k-th allocation from now on fails, once (k counts from 1); 0 switches it off. */
 void mem_fail_at(unsigned long k);
+/* Whether it has come to the last one that was to fail. */
+bool mem_fail_reached(void);
 #endif
 
 #endif

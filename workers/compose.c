@@ -71,7 +71,9 @@ static void add_part(struct buf *out, const struct part *part)
     } else {
         buf_add_str(out, "## Result of ");
         utf8_add_repaired(out, part->title, strlen(part->title));
-        buf_printf(out, " (%s)\n\n", part->id);
+        buf_add_str(out, " (");
+        utf8_add_repaired(out, part->id, strlen(part->id));
+        buf_add_str(out, ")\n\n");
     }
     if (part->keep < part->len)
         add_cut(out, part);

@@ -117,7 +117,8 @@ static void finish_result(struct page *page)
     if (page->open && !page->ad && page->url.len > 0 && resolve(&page->url, &url))
         search_hits_add(page->hits, url.data, url.len, page->title.data, page->title.len,
                         snippet->data, snippet->len);
-    page->hits->failed |= url.failed || page->title.failed || snippet->failed || page->url.failed;
+    page->hits->failed |= url.failed || page->title.failed || page->snippet.failed ||
+                          page->link.failed || page->url.failed;
     buf_release(&url);
     buf_clear(&page->url);
     buf_clear(&page->title);
