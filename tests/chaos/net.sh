@@ -63,7 +63,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 # shellcheck disable=SC2206
-[ -z "$short" ] || wanted=($short_scenarios)
+[ -z "$short" ] || [ ${#wanted[@]} -gt 0 ] || wanted=($short_scenarios)
 # shellcheck disable=SC2207
 [ ${#wanted[@]} -gt 0 ] || wanted=($(names))
 for name in "${wanted[@]}"; do
@@ -297,9 +297,9 @@ run_scenario() { # NAME
     [ -z "$short" ] || { seconds=$((seconds > 6 ? 6 : seconds)) tasks=8; }
     [ "$seconds" = 0 ] || tasks=$((tasks + seconds * 3))
     case $name in
-    worker-redis | worker-both | worker-to-redis) tasks=16 tokens=200 ;; # calls longer than abandon_ms
+    worker-redis | worker-both | worker-to-redis) tasks=12 tokens=300 ;; # calls longer than abandon_ms
     esac
-    [ -z "$short" ] || [ "$tokens" = 25 ] || tasks=6
+    [ -z "$short" ] || [ "$tokens" = 25 ] || tasks=3
     start_system "$tokens"
     started=$(now)
     submit_tasks "$tasks"
@@ -307,7 +307,7 @@ run_scenario() { # NAME
     local IFS=';' command
     for command in $commands; do link "$(sed 's/^ *//; s/ *$//' <<<"$command")"; done
     unset IFS
-    if [ "$tokens" = 200 ]; then
+    if [ "$tokens" = 300 ]; then
         found=$(watch_w1 "$seconds")
     else
         sleep "$seconds"
