@@ -1,5 +1,6 @@
 /* Daemons learn from each other: each tells the others the timing records of its shards, and keeps
  * theirs. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,6 +11,8 @@
 
 #define TELL_MOST 64    /* records in one entry */
 #define READ_MS 1000    /* how often what others told is read */
+#define ALONE_MS 600000 /* so long those that were there may come back, and read what they missed  \
+                         */
 #define RECORD_MAX 8192 /* bytes; what is larger is no timing record */
 
 static void keep(struct daemon *daemon, struct bytes record)
@@ -22,7 +25,7 @@ void daemon_record(struct daemon *daemon, struct bytes record)
 {
     struct daemon_learn *learn = &daemon->learn;
     keep(daemon, record);
-    if (daemon->shards.members < 2 || record.len > RECORD_MAX)
+    if (clock_ms() >= learn->tell_until_ms || record.len > RECORD_MAX)
         return; /* nobody listens */
     if (learn->n == learn->cap) {
         learn->cap = learn->cap == 0 ? TELL_MOST : learn->cap * 2;
@@ -80,8 +83,12 @@ static void ask(struct daemon *daemon)
 void daemon_learn_tick(struct daemon *daemon)
 {
     struct daemon_learn *learn = &daemon->learn;
+    int64_t now = clock_ms();
     daemon_tell_records(daemon);
-    if (daemon->shards.members > 1 && !learn->asking && clock_ms() >= learn->next_ms)
+    if (daemon->shards.members < 2)
+        return;
+    learn->tell_until_ms = now + ALONE_MS;
+    if (!learn->asking && now >= learn->next_ms)
         ask(daemon);
 }
 

@@ -45,8 +45,9 @@ struct daemon_shards {
 struct daemon_learn {
     struct bytes *records; /* owned */
     size_t n, cap;
-    char after[48]; /* where reading goes on; "": at the beginning */
-    int64_t next_ms;
+    char after[48];        /* where reading goes on; "": at the beginning */
+    int64_t next_ms;       /* when to read on */
+    int64_t tell_until_ms; /* others live, or did a while ago */
     bool asking;
 };
 
