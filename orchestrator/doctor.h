@@ -39,6 +39,8 @@ void doctor_keys(struct doctor *doctor, const struct config *config);     /* run
 void doctor_runtimes(struct doctor *doctor, const struct config *config); /* local ones */
 void doctor_extras(struct doctor *doctor, const struct config *config);   /* engines, plug-ins */
 void doctor_redis(struct doctor *doctor, const struct config *config);
+/* running: the local stack does. */
+void doctor_bus(struct doctor *doctor, const struct config *config, bool running);
 /* root/proc/driver/nvidia is looked at; root "" is the machine's own. */
 void doctor_gpus(struct doctor *doctor, const struct config *config, const char *root);
 

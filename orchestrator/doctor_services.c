@@ -158,5 +158,6 @@ void doctor_services(struct doctor *doctor, const struct config *config)
     bool running = check_stack(doctor, config);
     if (!config->redis_local || running) /* the local one runs with the stack */
         doctor_redis(doctor, config);
+    doctor_bus(doctor, config, running);
     check_workers(doctor, config, running);
 }

@@ -157,6 +157,12 @@ static void add_simulator(const struct config *config, struct stack_child_option
     add(ctx, &options);
 }
 
+/* Programs want to hear that an open bus is meant, as `up` has. */
+static const char *insecure(const struct config *config)
+{
+    return config_check_exposure(config, false, NULL) != 0 ? "--insecure" : NULL;
+}
+
 void stack_topology(const struct config *config, int lock_fd, stack_topology_fn *add, void *ctx)
 {
     char *log_dir = path_of(config->home, PATH_LOG), *run = path_of(config->home, PATH_RUN_CONFIG);
@@ -168,7 +174,7 @@ void stack_topology(const struct config *config, int lock_fd, stack_topology_fn 
         options.name = "broker";
         options.environment = environment(config, NULL);
         options.argv = arguments(stack_program("orchestrator-broker"), "--config", run,
-                                 "--ready-fd", "3", NULL);
+                                 "--ready-fd", "3", insecure(config), NULL);
         add(ctx, &options);
     }
     if (config->simulated)
@@ -176,8 +182,8 @@ void stack_topology(const struct config *config, int lock_fd, stack_topology_fn 
     options.kind = STACK_DAEMON;
     options.name = "daemon";
     options.environment = environment(config, NULL);
-    options.argv =
-        arguments(stack_program("orchestrator"), "serve", "--config", run, "--ready-fd", "3", NULL);
+    options.argv = arguments(stack_program("orchestrator"), "serve", "--config", run, "--ready-fd",
+                             "3", insecure(config), NULL);
     add(ctx, &options);
     for (size_t i = 0; i < config->n_workers; i++) {
         const char *worker = config->workers[i].name;
@@ -186,7 +192,7 @@ void stack_topology(const struct config *config, int lock_fd, stack_topology_fn 
         options.name = name;
         options.environment = environment(config, config->workers[i].provider);
         options.argv = arguments(stack_program("orchestrator-worker"), "--name", worker, "--config",
-                                 run, "--ready-fd", "3", NULL);
+                                 run, "--ready-fd", "3", insecure(config), NULL);
         add(ctx, &options);
         free(name);
     }
