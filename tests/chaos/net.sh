@@ -102,7 +102,10 @@ cleanup() {
     local host
     [ ${#pids[@]} -eq 0 ] || kill -KILL "${pids[@]}" 2>/dev/null || true
     wait 2>/dev/null || true
-    for host in $hosts; do ip netns del "$prefix-$host" 2>/dev/null || true; done
+    for host in $hosts; do
+        ip netns pids "$prefix-$host" 2>/dev/null | xargs -r kill -KILL 2>/dev/null || true
+        ip netns del "$prefix-$host" 2>/dev/null || true
+    done
     [ -n "$keep" ] && say "logs are in $dir" || rm -rf "$dir"
 }
 trap cleanup EXIT
@@ -114,12 +117,18 @@ on() { # HOST PROGRAM...
     shift
     ip netns exec "$prefix-$host" env ORCHESTRATOR_HOME="$dir/$host" SIM_KEY=none "$@"
 }
+# The same for programs that stay: the process that runs this becomes the program. For use with &.
+become() { # HOST PROGRAM...
+    local host=$1
+    shift
+    exec ip netns exec "$prefix-$host" env ORCHESTRATOR_HOME="$dir/$host" SIM_KEY=none "$@"
+}
 # Starts a program and waits until it says that it is ready; pid is its process.
 start() { # LOG HOST PROGRAM...
     local log=$dir/$1 host=$2 i
     shift 2
     : >"$log.ready"
-    on "$host" "$@" --ready-fd 3 3>"$log.ready" >>"$log.log" 2>&1 &
+    become "$host" "$@" --ready-fd 3 3>"$log.ready" >>"$log.log" 2>&1 &
     pid=$!
     pids+=("$pid")
     for ((i = 0; i < 600; i++)); do
@@ -193,7 +202,7 @@ openly() { # PROGRAM [COMMAND]
 start_system() { # tokens of a call
     local entry name host i=0
     write_scenario "$1"
-    on queue redis-server --bind 0.0.0.0 --port 6379 --protected-mode no --dir "$dir/queue" --appendonly yes \
+    become queue redis-server --bind 0.0.0.0 --port 6379 --protected-mode no --dir "$dir/queue" --appendonly yes \
         --appendfsync always --save "" --maxmemory-policy noeviction >>"$dir/redis.log" 2>&1 &
     pids+=($!)
     until on queue redis-cli ping >/dev/null 2>&1; do sleep 0.05; done
@@ -204,7 +213,7 @@ start_system() { # tokens of a call
     done
     for host in brain1 brain2; do
         # An orchestrator says that it is ready when it leads; the second one may only stand by.
-        on "$host" "$bin/orchestrator" serve --name "$host" --config "$dir/any.yaml" $(openly orchestrator serve) >>"$dir/$host.log" 2>&1 &
+        become "$host" "$bin/orchestrator" serve --name "$host" --config "$dir/any.yaml" $(openly orchestrator serve) >>"$dir/$host.log" 2>&1 &
         pids+=($!)
     done
     for entry in $workers; do
