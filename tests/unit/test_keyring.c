@@ -50,7 +50,7 @@ static struct keyring_pair made(void)
 
 static void write_in(const char *name, const char *text)
 {
-    char path[160];
+    char path[256];
     snprintf(path, sizeof path, "keys/%s", name);
     fixture_write(&fixture, path, text);
 }
