@@ -28,9 +28,9 @@ static const char worker_rules[] =
 
 /* A daemon and its tools, which is all of ours but users and settings. */
 static const char orchestrator_rules[] =
-    " resetkeys ~orch:* resetchannels &orch:* -@all +@read +@write +@pubsub +@transaction +ping "
-    "+select +time +wait +eval +evalsha +evalsha_ro +script|load +script|exists +cluster|slots "
-    "+cluster|shards +asking +readonly -@dangerous +role";
+    " resetkeys ~orch:* resetchannels &orch:* -@all +@read +@write +@pubsub +@transaction "
+    "-@dangerous -@scripting +ping +select +time +wait +role +eval +evalsha +evalsha_ro "
+    "+script|load +script|exists +cluster|slots +cluster|shards +asking +readonly";
 
 void access_rules(enum keyring_role role, const char *const *providers, size_t n_providers,
                   struct buf *out)
