@@ -72,6 +72,8 @@ int chaos_finish(struct rig *rig, struct load *load, struct chaos_row *row)
     if (rig_interrupted())
         return -1;
     if (!drained)
+        rig_status(rig);
+    if (!drained)
         fprintf(stderr, "chaos: nothing has moved for %d s; %zu of %zu tasks have not ended\n",
                 STALL_MS / 1000, load_unfinished(load), load->n_tasks);
     settle(rig, load);

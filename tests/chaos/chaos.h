@@ -10,6 +10,7 @@ struct chaos_options {
     int workers, brokers, daemons;
     int passages; /* of the kill sweep: kills at the 1st, 2nd, 5th ... passage */
     int sweep_s;  /* longest time of the sweep of one program; points are then drawn */
+    int stop_s;   /* the same of the sweep with SIGSTOP */
     int max_s;    /* longest time of the random sweep */
     bool with_stops;
 };
@@ -26,7 +27,9 @@ struct chaos_row {
 };
 
 /* Each opens a system of its own, and returns 0, or -1 when the phase could not be carried out. */
-int sweep_run(const struct chaos_options *options, enum rig_program program, struct chaos_row *ret);
+/* stops: SIGSTOP for longer than a lease instead of SIGKILL. */
+int sweep_run(const struct chaos_options *options, enum rig_program program, bool stops,
+              struct chaos_row *ret);
 int random_run(const struct chaos_options *options, struct chaos_row *ret);
 /* Prints the figures to stdout. */
 int figures_run(const struct chaos_options *options);

@@ -12,7 +12,8 @@
 static const char usage[] =
     "usage: chaos [--short] [--sweep] [--random] [--figures] [OPTION...]\n"
     "  --short        a choice of all that takes under three minutes\n"
-    "  --sweep        each failpoint of worker, broker and daemon: SIGKILL at the k-th passage\n"
+    "  --sweep        each failpoint of worker, broker and daemon: SIGKILL at the k-th passage,\n"
+    "                 and SIGSTOP for longer than a lease at the first\n"
     "  --random       kills at random over all of them and Redis\n"
     "  --figures      how long the work of what was killed stands still\n"
     "                 (without any of these: all three)\n"
@@ -22,12 +23,15 @@ static const char usage[] =
     "  --workers N    default: 4\n"
     "  --brokers N    default: 2\n"
     "  --daemons N    default: 2\n"
+    "  --only P       of the sweep: worker, broker or daemon alone\n"
     "  --passages N   of the sweep: the 1st, 2nd, 5th and 20th; default: 3\n"
     "  --sweep-s N    longest time of the sweep of one program, s; default: 1200\n"
+    "  --stop-s N     the same with SIGSTOP; default: 400\n"
     "  --max-s N      longest time of the random sweep, s; default: 3600\n";
 
 struct plan {
     bool brief, sweep, random, figures;
+    int only; /* program of the sweep; -1: all */
     struct chaos_options options;
 };
 
@@ -40,6 +44,7 @@ struct plan {
     X("daemons", 'd', options.daemons)                                                             \
     X("passages", 'p', options.passages)                                                           \
     X("sweep-s", 's', options.sweep_s)                                                             \
+    X("stop-s", 'z', options.stop_s)                                                               \
     X("max-s", 'm', options.max_s)
 
 static int *number_of(struct plan *plan, int letter)
@@ -63,6 +68,7 @@ static bool parse(struct plan *plan, int argc, char **argv)
         {"random", no_argument, NULL, 'R'},
         {"figures", no_argument, NULL, 'F'},
         {"seed", required_argument, NULL, 'x'},
+        {"only", required_argument, NULL, 'o'},
 #define X(name, letter, member) {name, required_argument, NULL, letter},
         NUMBERS(X)
 #undef X
@@ -75,6 +81,9 @@ static bool parse(struct plan *plan, int argc, char **argv)
         plan->sweep |= key == 'S';
         plan->random |= key == 'R';
         plan->figures |= key == 'F';
+        for (int i = 0; key == 'o' && i <= RIG_DAEMON; i++)
+            if (strcmp(optarg, rig_program_name((enum rig_program)i)) == 0)
+                plan->only = i;
         if (key == 'x')
             plan->options.seed = strtoull(optarg, NULL, 10);
         if (number != NULL)
@@ -92,7 +101,8 @@ static void shorten(struct plan *plan)
     plan->options.kills = 60;
     plan->options.tasks = 200;
     plan->options.passages = 1;
-    plan->options.sweep_s = 25;
+    plan->options.sweep_s = 15;
+    plan->options.stop_s = 8;
     plan->options.max_s = 60;
 }
 
@@ -137,11 +147,15 @@ static int run(const struct plan *plan)
     struct chaos_row row;
     if (plan->sweep || plan->random)
         print_head();
-    for (int program = RIG_WORKER; plan->sweep && program <= RIG_DAEMON; program++) {
-        fprintf(stderr, "chaos: sweep of the %s, seed %llu\n",
-                rig_program_name((enum rig_program)program),
+    for (int i = 0; plan->sweep && i <= 2 * RIG_DAEMON + 1; i++) {
+        enum rig_program program = (enum rig_program)(i / 2);
+        bool stops = i % 2 == 1;
+        if (plan->only >= 0 && plan->only != (int)program)
+            continue;
+        fprintf(stderr, "chaos: %s at failpoints of the %s, seed %llu\n",
+                stops ? "SIGSTOP" : "SIGKILL", rig_program_name(program),
                 (unsigned long long)plan->options.seed);
-        if (sweep_run(&plan->options, (enum rig_program)program, &row) != 0)
+        if (sweep_run(&plan->options, program, stops, &row) != 0)
             return 1;
         print_row(&row);
         bad += wrong(&row);
@@ -164,7 +178,8 @@ static int run(const struct plan *plan)
 
 int main(int argc, char **argv)
 {
-    struct plan plan = {.options = {.seed = 1,
+    struct plan plan = {.only = -1,
+                        .options = {.seed = 1,
                                     .kills = 1000,
                                     .tasks = 2000,
                                     .workers = 4,
@@ -172,6 +187,7 @@ int main(int argc, char **argv)
                                     .daemons = 2,
                                     .passages = 3,
                                     .sweep_s = 1200,
+                                    .stop_s = 400,
                                     .max_s = 3600,
                                     .with_stops = true}};
     for (int i = 1; i < argc; i++)

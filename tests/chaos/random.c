@@ -68,10 +68,10 @@ static void let_run(struct rig *rig, struct load *load, size_t requests)
     }
 }
 
-/* Tasks are added when most have ended before the last kill. */
+/* So many are under way until the last kill: at least half of what began. */
 static void fill_up(struct load *load, int tasks)
 {
-    if ((int)load_unfinished(load) < tasks / 20 + 10)
+    if ((int)load_unfinished(load) < tasks / 2)
         load_add(load, MORE_TASKS);
 }
 

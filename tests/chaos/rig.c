@@ -275,9 +275,27 @@ static void became_ready(struct rig *rig, struct rig_process *process)
     process->down_ms = 0;
 }
 
+/* Whether a failpoint has stopped it. */
+static bool has_stopped(const struct rig_process *process)
+{
+    char path[64];
+    struct buf text = {0};
+    snprintf(path, sizeof path, "/proc/%d/stat", (int)process->pid);
+    const char *state = fixture_read(path, &text) && text.len > 0 ? strrchr(text.data, ')') : NULL;
+    bool stopped = state != NULL && strncmp(state, ") T", 3) == 0;
+    buf_release(&text);
+    return stopped;
+}
+
 static void look_after(struct rig *rig, struct rig_process *process)
 {
     reap(rig, process);
+    if (process->armed && process->pid != 0 && strstr(process->failpoint, ":stop") != NULL &&
+        has_stopped(process)) {
+        process->armed = false;
+        process->state = RIG_UP;
+        rig_stop(rig, process, rig->options.lease_ms + 1000);
+    }
     if (process->state == RIG_STOPPED && clock_ms() >= process->continue_ms)
         continued(rig, process);
     if (process->state == RIG_DOWN && !process->held_down && !process->rests)
@@ -479,4 +497,19 @@ void rig_close(struct rig *rig)
     oracle_free(&rig->oracle);
     free(rig->calls);
     testbed_release(&rig->testbed);
+}
+
+void rig_status(struct rig *rig)
+{
+    struct buf text = {0};
+    fixture_run(&rig->testbed.fixture,
+                (const char *[]){"orchestrator", "status", "--config", rig->testbed.config, NULL},
+                &text, &text);
+    fprintf(stderr, "%s", text.data != NULL ? text.data : "");
+    for (size_t i = 0; i < rig->n_processes; i++)
+        if (rig->processes[i].log[0] != '\0') {
+            fprintf(stderr, "chaos: the log of %s:\n", rig->processes[i].name);
+            print_log(rig, &rig->processes[i]);
+        }
+    buf_release(&text);
 }

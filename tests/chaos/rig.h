@@ -109,6 +109,8 @@ void rig_turn(struct rig *rig);
 /* Turns until fn(ctx); false when that took too long, or on a signal. */
 bool rig_wait(struct rig *rig, bool (*fn)(void *ctx), void *ctx, int64_t timeout_ms);
 bool rig_all_up(void *rig);
+/* What `orchestrator status` and the logs say goes to stderr. */
+void rig_status(struct rig *rig);
 
 /* Everything that was and is there goes to the oracle. Nothing may run any more. */
 int rig_collect(struct rig *rig, const char (*tasks)[24], size_t n_tasks);

@@ -1,5 +1,6 @@
-/* For one program: SIGKILL at the k-th passage of each failpoint that it reaches. Which these are
- * is not listed anywhere: the program says it, in each of its lives. */
+/* For one program: SIGKILL (or SIGSTOP for longer than a lease) at the k-th passage of each
+ * failpoint that it reaches. Which these are is not listed anywhere: the program says it, in each
+ * of its lives. */
 #include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,8 @@
 #define UNFINISHED_MIN 40 /* tasks that are kept under way */
 #define MORE_TASKS 20
 #define POINT_MS 4000 /* a point that is not reached in this time is left */
+#define STOP_LEASE_MS 3000
+#define AFTER_MS 300
 #define LOG "failpoints"
 
 static const unsigned long passages[] = {1, 2, 5, 20};
@@ -28,6 +31,7 @@ struct sweep {
     struct rig *rig;
     struct load *load;
     struct rig_process *target;
+    bool stops; /* SIGSTOP */
     struct point *points;
     size_t n_points;
 };
@@ -88,25 +92,46 @@ static void learn(struct sweep *sweep)
     read_points(sweep);
 }
 
-/* The next life of the target ends at that passage. False: it did not come to it. */
-static bool kill_at(struct sweep *sweep, const char *name, unsigned long passage)
+static int strikes(const struct sweep *sweep)
+{
+    const struct rig *rig = sweep->rig;
+    enum rig_program program = sweep->target->program;
+    return sweep->stops ? rig->stops[program] : rig->kills[program];
+}
+
+/* What was stopped goes on, and has some time to do what is too late now. */
+static void let_go_on(struct sweep *sweep)
+{
+    while (sweep->target->state == RIG_STOPPED && !rig_interrupted())
+        chaos_turn(sweep->rig, sweep->load);
+    for (int64_t until = clock_ms() + AFTER_MS; clock_ms() < until && !rig_interrupted();)
+        chaos_turn(sweep->rig, sweep->load);
+}
+
+/* The next life of the target ends, or stands still, at that passage. False: it did not come to
+ * it. */
+static bool strike_at(struct sweep *sweep, const char *name, unsigned long passage)
 {
     struct rig_process *target = sweep->target;
     struct rig *rig = sweep->rig;
-    snprintf(target->failpoint, sizeof target->failpoint, "%s:%lu", name, passage);
-    int before = rig->kills[target->program];
-    rig_kill(rig, target); /* one that lives came to no point: it counts for nothing */
-    rig->kills[target->program] = before;
+    snprintf(target->failpoint, sizeof target->failpoint, "%s:%lu%s", name, passage,
+             sweep->stops ? ":stop" : "");
+    int kills = rig->kills[target->program], before = strikes(sweep);
+    rig_kill(rig, target); /* one that lives: it counts for nothing */
+    rig->kills[target->program] = kills;
     target->rests = false;
     int64_t until = clock_ms() + POINT_MS;
-    while (rig->kills[target->program] == before && clock_ms() < until && !rig_interrupted()) {
+    while (strikes(sweep) == before && clock_ms() < until && !rig_interrupted()) {
         fill_up(sweep);
         chaos_turn(rig, sweep->load);
-        target->rests = true; /* this life is the one */
+        target->rests = !sweep->stops; /* this life is the one */
     }
+    bool struck = strikes(sweep) > before;
+    if (sweep->stops)
+        let_go_on(sweep);
     read_points(sweep);
     target->failpoint[0] = '\0';
-    return rig->kills[target->program] > before;
+    return struck;
 }
 
 static void shuffle(size_t *order, size_t n, uint64_t *random)
@@ -133,7 +158,7 @@ static void sweep_passage(struct sweep *sweep, unsigned long passage, int64_t un
         if (point.most < passage)
             continue;
         row->points++;
-        if (kill_at(sweep, point.name, passage))
+        if (strike_at(sweep, point.name, passage))
             row->reached++;
         else
             fprintf(stderr, "chaos:   %s: %s was not reached for the %luth time\n",
@@ -146,31 +171,37 @@ static void sweep_all(struct sweep *sweep, const struct chaos_options *options,
                       struct chaos_row *row)
 {
     uint64_t random = options->seed;
-    int64_t until_ms = clock_ms() + (int64_t)options->sweep_s * 1000;
+    int64_t until_ms =
+        clock_ms() + (int64_t)(sweep->stops ? options->stop_s : options->sweep_s) * 1000;
     learn(sweep);
     size_t known = sweep->n_points;
-    for (int k = 0; k < options->passages && k < (int)PASSAGES; k++)
+    for (int k = 0; k < (sweep->stops ? 1 : options->passages) && k < (int)PASSAGES; k++)
         sweep_passage(sweep, passages[k], until_ms, &random, row);
     sweep->target->rests = false;
-    fprintf(stderr, "chaos:   %s: %zu failpoints (%zu found while it was killed), %d of %d kills\n",
-            sweep->target->name, sweep->n_points, sweep->n_points - known, row->reached,
-            row->points);
+    fprintf(
+        stderr, "chaos:   %s: %zu failpoints (%zu found while it was killed), %d of %d struck\n",
+        sweep->target->name, sweep->n_points, sweep->n_points - known, row->reached, row->points);
 }
 
-int sweep_run(const struct chaos_options *options, enum rig_program program, struct chaos_row *ret)
+int sweep_run(const struct chaos_options *options, enum rig_program program, bool stops,
+              struct chaos_row *ret)
 {
-    static const char *const phases[] = {"sweep worker", "sweep broker", "sweep daemon"};
+    static const char *const phases[][2] = {{"kill worker", "stop worker"},
+                                            {"kill broker", "stop broker"},
+                                            {"kill daemon", "stop daemon"}};
     struct rig rig;
     struct load load;
     int64_t begun_ms = clock_ms();
-    *ret = (struct chaos_row){.phase = phases[program], .seed = options->seed};
+    *ret = (struct chaos_row){.phase = phases[program][stops], .seed = options->seed};
     int rc = rig_open(&rig, &(struct rig_options){.workers = 2,
                                                   .brokers = options->brokers,
                                                   .daemons = options->daemons,
                                                   .concurrency = 8,
+                                                  .lease_ms = stops ? STOP_LEASE_MS : 0,
                                                   .seed = options->seed});
     load_open(&load, &rig, options->seed);
-    struct sweep sweep = {.rig = &rig, .load = &load, .target = rig_process(&rig, program, 0)};
+    struct sweep sweep = {
+        .rig = &rig, .load = &load, .target = rig_process(&rig, program, 0), .stops = stops};
     if (rc == 0) {
         sweep_all(&sweep, options, ret);
         rc = chaos_finish(&rig, &load, ret);
