@@ -56,6 +56,7 @@ static void redis_known(void *ctx, const char *why)
     if (daemon->foreign)
         log_info("Redis is the right one again");
     daemon->foreign = why[0] != '\0';
+    daemon_keys_doubt(daemon->keys, daemon->foreign);
     if (!daemon->foreign) {
         daemon_shards_start(daemon);
         return;
@@ -225,6 +226,7 @@ static int open_all(struct daemon *daemon, struct err *err)
     open_flow(daemon);
     open_store(daemon);
     daemon->archive = open_archive(daemon);
+    daemon->keys = daemon_keys_new(&daemon->loop, daemon->config, daemon->queue, daemon->peer);
     daemon->tick = loop_timer_new(&daemon->loop, ticked, daemon);
     daemon->stop_timer = loop_timer_new(&daemon->loop, stop_timed_out, daemon);
     loop_timer_start(daemon->tick, TICK_MS, TICK_MS);
@@ -239,6 +241,7 @@ static void close_all(struct daemon *daemon)
     peer_close(&daemon->peer);
     access_close(&daemon->access);
     queue_close(&daemon->queue);
+    daemon_keys_free(&daemon->keys);
     if (daemon->store != NULL)
         counts = store_writer_counts(daemon->store);
     store_writer_close(&daemon->store);

@@ -193,6 +193,7 @@ static void welcomed(void *ctx, int broker, const struct msg_welcome *welcome)
     if (limit > daemon->config->max_offers && daemon->config->max_offers > 0)
         limit = daemon->config->max_offers;
     daemon->brokers[broker] = (struct daemon_broker){.up = true, .max_offers = limit};
+    daemon_keys_welcome(daemon->keys, broker);
     if (!daemon->stopping)
         daemon_welcome(daemon, broker);
 }
@@ -241,6 +242,9 @@ static void broker_said(void *ctx, int broker, const struct message *message)
         event.task = message->window.task;
         event.sub = message->window.sub;
         break;
+    case MESSAGE_worker_info:
+        daemon_keys_worker(daemon->keys, message->worker_info.name);
+        return;
     default:
         return; /* a newer broker's */
     }

@@ -8,6 +8,7 @@
 #include "common/queue.h"
 #include "common/queue_daemon.h"
 #include "orchestrator/archive.h"
+#include "orchestrator/daemon_keys.h"
 #include "orchestrator/flow.h"
 #include "orchestrator/pace.h"
 #include "orchestrator/plan.h"
@@ -61,7 +62,8 @@ struct daemon {
     int64_t started_ms; /* wall clock */
     struct queue *queue;
     struct peer *peer;
-    struct access *access; /* keeps the Redis users of who was invited */
+    struct access *access;    /* keeps the Redis users of who was invited */
+    struct daemon_keys *keys; /* tells brokers of their keys; NULL: they ask for none */
     struct daemon_broker *brokers;
     struct store_writer *store;
     struct loop_timer *tick, *stop_timer;
