@@ -97,6 +97,8 @@ static void check_record(const struct check *check, const char *sub, const char 
                          enum message_type type, bool required)
 {
     const struct redis_value *value = sub_field(check, &check->data, kind, sub);
+    if (redis_type(value) == REDIS_NIL) /* of a small task */
+        value = sub_field(check, &check->fields, kind, sub);
     size_t len;
     const char *data = redis_str(value, &len);
     struct message message = {0};
@@ -107,6 +109,16 @@ static void check_record(const struct check *check, const char *sub, const char 
     }
     if (message_decode_as(&message, type, data, len) != 0)
         find(check, sub, "its record `%s` cannot be decoded", kind);
+    message_release(&message);
+}
+
+static void check_meta(const struct check *check, const char *sub, const struct queue_word *meta)
+{
+    struct message message = {0};
+    if (meta->len == 0)
+        find(check, sub, "its record `meta` is missing");
+    else if (message_decode_as(&message, MESSAGE_meta, meta->text, meta->len) != 0)
+        find(check, sub, "its record `meta` cannot be decoded");
     message_release(&message);
 }
 
@@ -218,7 +230,7 @@ static void check_sub(struct check *check, const char *sub, size_t row)
     check_waits(check, sub, &line);
     check_run(check, sub, &line);
     check_record(check, sub, "work", MESSAGE_work, true);
-    check_record(check, sub, "meta", MESSAGE_meta, true);
+    check_meta(check, sub, &line.meta);
     check_record(check, sub, "outcome", MESSAGE_outcome, line.state == SUB_DONE);
     check_record(check, sub, "timing", MESSAGE_timing, line.state == SUB_DONE);
     if (line.state != SUB_DONE &&
@@ -283,8 +295,8 @@ static void check_log(const struct check *check, const struct redis_value *log)
 /* Fields of the hashes that belong to no subtask. */
 static void check_orphans(const struct check *check, const struct fields *fields)
 {
-    static const char *const kinds[] = {"deps",  "succ", "run",  "avoid",   "error", "hold",
-                                        "ended", "work", "meta", "outcome", "timing"};
+    static const char *const kinds[] = {"deps", "succ",  "run",  "avoid",   "error",
+                                        "hold", "ended", "work", "outcome", "timing"};
     for (size_t i = 0; i < fields->n; i++) {
         const char *field = fields->items[i].name;
         const char *colon = strchr(field, ':');

@@ -76,19 +76,11 @@ static void line_answered(void *ctx, const struct redis_value *value)
         item->priority = line.priority;
         text = redis_str(redis_at(value, 1), &len);
         item->avoid = keep(detail.scan, detail.at, 2, text, len);
+        item->meta.len = detail.scan->with_meta ? line.meta.len : 0;
+        item->meta.data = keep(detail.scan, detail.at, 3, line.meta.text, item->meta.len);
         item->error_class =
             keep(detail.scan, detail.at, 4, line.error_class.text, line.error_class.len);
     }
-    scan_step(detail.scan, value);
-}
-
-static void meta_answered(void *ctx, const struct redis_value *value)
-{
-    struct detail detail = *(struct detail *)ctx;
-    free(ctx);
-    struct queue_item *item = &detail.scan->items[detail.at];
-    const char *text = redis_str(value, &item->meta.len);
-    item->meta.data = keep(detail.scan, detail.at, 3, text, item->meta.len);
     scan_step(detail.scan, value);
 }
 
@@ -109,12 +101,6 @@ static void ask_details(struct scan *scan, size_t at)
     snprintf(avoid, sizeof avoid, "avoid:%s", item->sub);
     redis_command(scan->queue->redis, line_answered, detail_new(scan, at), 4,
                   (const char *[]){"HMGET", key, field, avoid}, NULL);
-    if (!scan->with_meta)
-        return;
-    queue_task_key(key, item->task, "data");
-    snprintf(field, sizeof field, "meta:%s", item->sub);
-    redis_command(scan->queue->redis, meta_answered, detail_new(scan, at), 3,
-                  (const char *[]){"HGET", key, field}, NULL);
 }
 
 /* value: member, score, ... */
@@ -311,6 +297,18 @@ static void list_step(struct listing *listing, const struct redis_value *value)
         list_end(listing);
 }
 
+/* It is in one of the task's two hashes. */
+static void take_title(const struct about *about, const struct redis_value *value)
+{
+    size_t len;
+    const char *title = redis_str(value, &len);
+    if (len == 0)
+        return;
+    char **text = &about->listing->texts[2 * about->at + 1];
+    free(*text);
+    about->listing->items[about->at].title = *text = mem_must_strndup(title, len);
+}
+
 static void task_answered(void *ctx, const struct redis_value *value)
 {
     struct about about = *(struct about *)ctx;
@@ -323,6 +321,7 @@ static void task_answered(void *ctx, const struct redis_value *value)
     item->finished_ms = redis_int(redis_at(value, 2));
     item->total = redis_int(redis_at(value, 3));
     item->remaining = redis_int(redis_at(value, 4));
+    take_title(&about, redis_at(value, 5));
     list_step(about.listing, value);
 }
 
@@ -330,10 +329,7 @@ static void title_answered(void *ctx, const struct redis_value *value)
 {
     struct about about = *(struct about *)ctx;
     free(ctx);
-    size_t len;
-    const char *title = redis_str(value, &len);
-    about.listing->items[about.at].title = about.listing->texts[2 * about.at + 1] =
-        mem_must_strndup(title, len);
+    take_title(&about, value);
     list_step(about.listing, value);
 }
 
@@ -350,8 +346,9 @@ static void ask_about(struct listing *listing, size_t at)
     char key[QUEUE_KEY_SIZE];
     struct redis *redis = listing->queue->redis;
     queue_task_key(key, listing->items[at].id, "task");
-    const char *argv[] = {"HMGET", key, "state", "created", "finished", "total", "remaining"};
-    redis_command(redis, task_answered, about_new(listing, at), 7, argv, NULL);
+    const char *argv[] = {"HMGET",    key,     "state",     "created",
+                          "finished", "total", "remaining", "title"};
+    redis_command(redis, task_answered, about_new(listing, at), 8, argv, NULL);
     queue_task_key(key, listing->items[at].id, "data");
     redis_command(redis, title_answered, about_new(listing, at), 3,
                   (const char *[]){"HGET", key, "title"}, NULL);

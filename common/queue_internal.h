@@ -209,7 +209,8 @@ struct queue_word {
     size_t len;
 };
 
-/* The words of a subtask's line in their order, which common/scripts/lib.lua names too. */
+/* The words of a subtask's line in their order, which common/scripts/lib.lua names too; behind them
+ * stands the record `meta`. */
 #define QUEUE_LINE_WORDS 11
 struct queue_line {
     enum sub_state state;
@@ -217,6 +218,7 @@ struct queue_line {
     int64_t ready_us, queue_us;
     struct queue_word error_class; /* len 0: none */
     int64_t max, priority, expands, order;
+    struct queue_word meta; /* the record; len 0: none */
 };
 /* False when the line is damaged. */
 bool queue_line_parse(struct queue_line *ret, const char *text, size_t len);

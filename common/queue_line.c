@@ -64,11 +64,25 @@ static void dash_to_empty(struct queue_word *word)
         word->len = 0;
 }
 
+/* Where the blank is behind which a record begins, which no word begins as: len when there is none.
+ */
+static size_t meta_at(const char *text, size_t len)
+{
+    for (size_t i = 1; i < len; i++)
+        if ((unsigned char)text[i] >= 0x80)
+            return text[i - 1] == ' ' ? i - 1 : len;
+    return len;
+}
+
 bool queue_line_parse(struct queue_line *ret, const char *text, size_t len)
 {
     struct queue_word words[QUEUE_LINE_WORDS];
     struct queue_line line = {0};
-    if (memchr(text, '\0', len) != NULL || !queue_split(text, len, words, QUEUE_LINE_WORDS, NULL))
+    size_t words_len = meta_at(text, len);
+    if (words_len < len)
+        line.meta = (struct queue_word){text + words_len + 1, len - words_len - 1};
+    if (memchr(text, '\0', words_len) != NULL ||
+        !queue_split(text, words_len, words, QUEUE_LINE_WORDS, NULL))
         return false;
     line.state = sub_state_parse(words[0].text, words[0].len);
     line.error_class = words[6];

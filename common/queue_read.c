@@ -79,7 +79,7 @@ static bool add_lines(struct builder *builder, const struct redis_value *task)
             .queue_ms = (double)line.queue_us / 1000,
             .error_class = keep(builder, line.error_class.text, line.error_class.len),
             .reason = "",
-            .meta = {"", 0},
+            .meta = {line.meta.len > 0 ? line.meta.text : "", line.meta.len},
             .work = {"", 0},
             .outcome = {"", 0},
             .timing = {"", 0},
@@ -130,7 +130,6 @@ static const struct {
     {"deps", set_deps, 0},
     {"run", set_run, 0},
     {"error", set_reason, 0},
-    {"meta", NULL, offsetof(struct queue_sub_view, meta)},
     {"work", NULL, offsetof(struct queue_sub_view, work)},
     {"outcome", NULL, offsetof(struct queue_sub_view, outcome)},
     {"timing", NULL, offsetof(struct queue_sub_view, timing)},
@@ -181,6 +180,14 @@ struct reading {
     char *task;
 };
 
+/* A small task of one subtask has all in one hash. */
+static const struct redis_value *either(const struct redis_value *task,
+                                        const struct redis_value *data, const char *name)
+{
+    const struct redis_value *value = queue_field(task, name);
+    return redis_type(value) != REDIS_NIL ? value : queue_field(data, name);
+}
+
 static bool build(struct builder *builder, struct queue_task_view *view, const char *id,
                   const struct redis_value *value)
 {
@@ -193,9 +200,9 @@ static bool build(struct builder *builder, struct queue_task_view *view, const c
     *view = (struct queue_task_view){
         .id = id,
         .state = task_state_parse(state.data, state.len),
-        .title = redis_str(queue_field(data, "title"), NULL),
+        .title = redis_str(either(task, data, "title"), NULL),
         .digest = redis_str(queue_field(task, "digest"), NULL),
-        .info = bytes_of(queue_field(data, "info")),
+        .info = bytes_of(either(task, data, "info")),
         .created_ms = redis_int(queue_field(task, "created")),
         .finished_ms = redis_int(queue_field(task, "finished")),
         .total = redis_int(queue_field(task, "total")),
@@ -257,30 +264,50 @@ void queue_read(struct queue *queue, const char *task, bool with_work, queue_tas
 struct fetching {
     queue_bytes_fn *fn;
     void *ctx;
+    struct bytes found; /* in one of the hashes; owned */
+    int missing;        /* answers */
+    bool failed;
+    enum queue_status status;
+    struct err err;
 };
+
+static void fetch_end(struct fetching *fetching)
+{
+    bool found = fetching->found.data != NULL;
+    struct bytes bytes = found ? fetching->found : (struct bytes){"", 0};
+    enum queue_status status = fetching->failed ? fetching->status : found ? QUEUE_OK : QUEUE_GONE;
+    fetching->fn(fetching->ctx, status, bytes, fetching->err.text);
+    free((void *)(uintptr_t)fetching->found.data);
+    free(fetching);
+}
 
 static void record_answered(void *ctx, const struct redis_value *value)
 {
-    struct fetching fetching = *(struct fetching *)ctx;
-    free(ctx);
-    struct err err = {""};
-    if (queue_failed(value, &err))
-        fetching.fn(fetching.ctx, queue_status_of(value, &err), (struct bytes){"", 0}, err.text);
-    else
-        fetching.fn(fetching.ctx, redis_type(value) == REDIS_STR ? QUEUE_OK : QUEUE_GONE,
-                    bytes_of(value), "");
+    struct fetching *fetching = ctx;
+    struct bytes bytes = bytes_of(value);
+    if (queue_failed(value, &fetching->err)) {
+        fetching->failed = true;
+        fetching->status = queue_status_of(value, &fetching->err);
+    } else if (redis_type(value) == REDIS_STR && fetching->found.data == NULL) {
+        fetching->found = (struct bytes){mem_must_strndup(bytes.data, bytes.len), bytes.len};
+    }
+    if (--fetching->missing == 0)
+        fetch_end(fetching);
 }
 
 static void fetch(struct queue *queue, const char *task, const char *sub, const char *kind,
                   queue_bytes_fn *fn, void *ctx)
 {
+    static const char *const hashes[] = {"task", "data"};
     char key[QUEUE_KEY_SIZE], field[SUB_ID_MAX + 16];
     struct fetching *fetching = mem_must_zalloc(sizeof *fetching);
-    *fetching = (struct fetching){fn, ctx};
-    queue_task_key(key, task, "data");
+    *fetching = (struct fetching){.fn = fn, .ctx = ctx, .missing = 2};
     snprintf(field, sizeof field, "%s:%s", kind, sub);
-    redis_command(queue->redis, record_answered, fetching, 3, (const char *[]){"HGET", key, field},
-                  NULL);
+    for (size_t i = 0; i < 2; i++) {
+        queue_task_key(key, task, hashes[i]);
+        redis_command(queue->redis, record_answered, fetching, 3,
+                      (const char *[]){"HGET", key, field}, NULL);
+    }
 }
 
 void queue_result(struct queue *queue, const char *task, const char *sub, queue_bytes_fn *fn,

@@ -136,6 +136,8 @@ static void add_redis(const struct config *config, int lock_fd, struct stack_chi
                   "no", "--supervised", "no", "--appendonly", "yes", "--appendfsync",
                   config->appendfsync, "--save", "", "--maxmemory-policy", "noeviction",
                   "--auto-aof-rewrite-percentage", "100", "--auto-aof-rewrite-min-size", "256mb",
+                  /* A small task is one flat block of memory; a large one is looked up. */
+                  "--hash-max-listpack-value", "1024", "--hash-max-listpack-entries", "64",
                   "--stop-writes-on-bgsave-error", "no", "--loglevel", "notice", NULL);
     if (config->listen != NULL)
         options.argv = listening(config, options.argv);

@@ -10,11 +10,11 @@ local answers = {}
 local wanted, claimed, budgeted -- of the task at hand
 
 -- Says what is to be written and read for the claim whose arguments begin at ARGV[i].
-local function claim(i, line, deps, run)
+local function claim(i, line, deps, run, work)
     local id, nonce = ARGV[i], ARGV[i + 3]
     if not line then return {'GONE'} end
     local state, att, left, indeg, rdy, queue, rest =
-        match(line, '^(%u+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+ %d+ %-?%d+ [012] %d+)$')
+        match(line, '^(%u+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+ %d+ %-?%d+ [012] %d+.*)$')
     if not state then return damaged(id) end
     if state == 'CANCELLED' then return {'CANCEL'} end
     local token, member = nil, T .. '/' .. id
@@ -40,9 +40,11 @@ local function claim(i, line, deps, run)
         if state ~= 'RUNNING' or own ~= nonce then return {'TAKEN'} end
         call('ZADD', lease_key, 'GT', ms + ARGV[i + 4], member) -- again, and there may be a hedge
     end
-    local answer = {'OK', token, tonumber(att), tonumber(queue), budgeted}
+    local answer = {'OK', token, tonumber(att), tonumber(queue), budgeted, work or nil}
     claimed[#claimed + 1] = answer
-    wanted[#wanted + 1] = 'work:' .. id
+    if not work then
+        wanted[#wanted + 1] = 'work:' .. id
+    end
     if deps then
         for dep in string.gmatch(deps, '%S+') do
             wanted[#wanted + 1] = 'outcome:' .. dep
@@ -58,16 +60,16 @@ while ARGV[at] do
     local asked, n = {'budget'}, 1
     for i = at, last, 5 do
         local id = ARGV[i]
-        asked[n + 1], asked[n + 2], asked[n + 3] = 'sub:' .. id, 'deps:' .. id, 'run:' .. id
-        n = n + 3
+        asked[n + 1], asked[n + 2], asked[n + 3], asked[n + 4] = 'sub:' .. id, 'deps:' .. id, 'run:' .. id, 'work:' .. id
+        n = n + 4
     end
     local old = call('HMGET', task_key, unpack(asked))
     budgeted, n = old[1] and 1 or 0, 1
     for i = at, last, 5 do
-        answers[#answers + 1] = claim(i, old[n + 1], old[n + 2], old[n + 3])
-        n = n + 3
+        answers[#answers + 1] = claim(i, old[n + 1], old[n + 2], old[n + 3], old[n + 4])
+        n = n + 4
     end
-    local data = hmget(data_key, '', wanted)
+    local data = #wanted > 0 and hmget(data_key, '', wanted)
     n = 1
     for _, answer in ipairs(claimed) do
         for i = n, answer.last do

@@ -66,7 +66,7 @@ local function commit(i, remaining, line, run, succ)
     local id, token = ARGV[i], ARGV[i + 1]
     if not line then return 'GONE' end
     local state, att, rest, prio, exp =
-        match(line, '^(%u+) (%d+) (%d+ %d+ %d+ %d+ %S+ %d+ (%-?%d+) ([012]) %d+)$')
+        match(line, '^(%u+) (%d+) (%d+ %d+ %d+ %d+ %S+ %d+ (%-?%d+) ([012]) %d+.*)$')
     if not state or not remaining then return damaged(id) end
     if state == 'CANCELLED' then return 'CANCELLED' end
     local owner, number, more = match(run or '', '^((%d+)%-%S+) %S+ %S+(.*)$')
@@ -107,20 +107,16 @@ local function commit(i, remaining, line, run, succ)
     return 'OK'
 end
 
--- The successors' lines; returns those that become READY, with meta.
+-- The successors' lines; returns those that become READY.
 local function unblocked()
-    local ready, ids, lines = {}, {}, later('HSET', task_key)
+    local ready, lines = {}, later('HSET', task_key)
     for _, node in ipairs(order) do
         if node.fewer and node.s[INDEG] <= 0 then
-            ready[#ready + 1], ids[#ids + 1] = node, node.id
+            ready[#ready + 1] = node
         elseif node.fewer then
             lines[#lines + 1] = 'sub:' .. node.id
             lines[#lines + 1] = concat(node.s, ' ')
         end
-    end
-    local metas = hmget(data_key, 'meta:', ids)
-    for i, node in ipairs(ready) do
-        node.meta = metas[i]
     end
     return ready
 end

@@ -7,7 +7,7 @@
 -- include lib_hmget
 -- include lib_run
 local id, nonce, lease = ARGV[2], ARGV[5], ARGV[6]
-local old = call('HMGET', task_key, 'sub:' .. id, 'run:' .. id, 'deps:' .. id, 'state', 'budget')
+local old = call('HMGET', task_key, 'sub:' .. id, 'run:' .. id, 'deps:' .. id, 'state', 'budget', 'work:' .. id)
 if not old[1] then return {'GONE'} end
 local s = parse(old[1])
 if not s[STATE] then return damaged(id) end
@@ -22,7 +22,7 @@ for _, attempt in ipairs(attempts) do
 end
 local open = old[4] == 'RUNNING' or old[4] == 'LOADING'
 if not mine and (not open or #attempts ~= 1 or s[ATT] % QUEUE_WAITS_MAX == 0) then return {'TAKEN'} end
-local wanted = {'work:' .. id}
+local wanted = {not old[6] and 'work:' .. id or nil}
 for dep in string.gmatch(old[3] or '', '%S+') do
     wanted[#wanted + 1] = 'outcome:' .. dep
 end
@@ -40,7 +40,7 @@ if not mine then
 end
 call('ZADD', lease_key, 'GT', string.format('%.0f', ms + lease), T .. '/' .. id)
 told()
-local answer = {'OK', mine.token, tonumber(mine.number), 0, old[5] and 1 or 0}
+local answer = {'OK', mine.token, tonumber(mine.number), 0, old[5] and 1 or 0, old[6] or nil}
 for i = 1, #wanted do
     answer[#answer + 1] = data[i] or ''
 end

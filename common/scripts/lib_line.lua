@@ -1,9 +1,13 @@
--- Lines of subtasks as arrays of words, and what is told to others.
+-- Lines of subtasks as arrays of words, and what is told to others. The record `meta` stands behind the last word.
 local concat = table.concat
 local STATE, ATT, LEFT, INDEG, RDY, QUEUE, CLASS, MAX, PRIO, EXP, ORD = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11
 
 local function parse(line)
-    return {match(line, '^(%u+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (%-?%d+) ([012]) (%d+)$')}
+    return {match(line, '^(%u+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (%-?%d+) ([012]) (%d+.*)$')}
+end
+
+local function meta_of(s)
+    return match(s[ORD], '^%d+ (.*)$') or ''
 end
 
 local function damaged(id)

@@ -3,7 +3,7 @@
 local function read_nodes(first, last, ord)
     local nodes, expanding = {}, 0
     for at = first, last, 5 do
-        local deps = {}
+        local deps, meta = {}, ARGV[at + 4]
         local max, prio, exp = match(ARGV[at + 1], '^(%d+) (%-?%d+) ([01])$')
         for dep in string.gmatch(ARGV[at + 2], '%S+') do
             deps[#deps + 1] = dep
@@ -11,8 +11,9 @@ local function read_nodes(first, last, ord)
         if exp == '1' then
             expanding = expanding + 1
         end
-        nodes[#nodes + 1] = {id = ARGV[at], s = {'BLOCKED', '0', max, #deps, '0', '0', '-', max, prio, exp, ord},
-            deps = deps, all = ARGV[at + 2], work = ARGV[at + 3], meta = ARGV[at + 4]}
+        nodes[#nodes + 1] = {id = ARGV[at], s = {'BLOCKED', '0', max, #deps, '0', '0', '-', max, prio, exp,
+            meta ~= '' and ord .. ' ' .. meta or ord},
+            deps = deps, all = ARGV[at + 2], work = ARGV[at + 3]}
         ord = ord + 1
     end
     return nodes, expanding
@@ -35,8 +36,8 @@ local function store_nodes(nodes, is_done, data)
             lines[n + 1], lines[n + 2] = 'deps:' .. id, node.all
             n = n + 2
         end
-        data[m + 1], data[m + 2], data[m + 3], data[m + 4] = 'work:' .. id, node.work, 'meta:' .. id, node.meta
-        m = m + 4
+        data[m + 1], data[m + 2] = 'work:' .. id, node.work
+        m = m + 2
         for _, dep in ipairs(node.deps) do
             if not is_done[dep] then
                 if not edges[dep] then

@@ -7,7 +7,7 @@ local function event(kind, id, s, state, text, record)
     events[n + 2] = record
 end
 
--- Makes subtasks READY, with told(): list of {id, s = words, meta = record, avoid = arms}. The score is the time
+-- Makes subtasks READY, with told(): list of {id, s = words, avoid = arms}. The score is the time
 -- in us, less a year for each step of priority: exact in a double. No log when just submitted.
 local function make_ready(list, us, submitted)
     local lines, scores = later('HSET', task_key), later('ZADD', ready_key)
@@ -22,7 +22,7 @@ local function make_ready(list, us, submitted)
         if i > 1 or s[PRIO] ~= '0' then
             scores[m + 1] = us + (i - 1) - s[PRIO] * 31536000000000
         end
-        event('READY', id, s, submitted and i == 1 and 'SUBMITTED' or '-', r.avoid or '', r.meta or '')
+        event('READY', id, s, submitted and i == 1 and 'SUBMITTED' or '-', r.avoid or '', meta_of(s))
         if not submitted then
             log(ms, 'ready', id, s[ATT], '- - -', s[CLASS], '')
         end
@@ -50,5 +50,5 @@ local function ready_again(id, s, us)
         avoid = concat(words, ' ')
         call('HSET', task_key, 'avoid:' .. id, avoid)
     end
-    make_ready({{id = id, s = s, meta = call('HGET', data_key, 'meta:' .. id), avoid = avoid}}, us)
+    make_ready({{id = id, s = s, avoid = avoid}}, us)
 end

@@ -11,7 +11,6 @@ local fields, data = {'title', 'info'}, {}
 for i = 1, #task, 2 do
     local id = match(task[i], '^sub:(.+)$')
     if id then
-        fields[#fields + 1] = 'meta:' .. id
         fields[#fields + 1] = 'outcome:' .. id
         fields[#fields + 1] = 'timing:' .. id
     end

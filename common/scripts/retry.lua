@@ -5,7 +5,6 @@
 -- include lib
 -- include lib_line
 -- include lib_ready
--- include lib_hmget
 -- include lib_over
 local task = call('HMGET', task_key, 'state', 'chunks')
 if not task[1] then return 'GONE' end
@@ -49,7 +48,7 @@ for i = 1, #all, 2 do
     end
 end
 local function by_order(a, b)
-    return tonumber(a.s[ORD]) < tonumber(b.s[ORD])
+    return tonumber(match(a.s[ORD], '^%d+')) < tonumber(match(b.s[ORD], '^%d+'))
 end
 table.sort(again, by_order)
 table.sort(planners, by_order)
@@ -81,7 +80,7 @@ call('HDEL', task_key, 'finished')
 call('ZREM', fin_key, T)
 event('TASK', '-', NOBODY, 'RUNNING', '', '')
 log(sub(us, 1, -4), 'retried', '-', 0, '- - -', '-', #again .. ' run again')
-local ready, ids = {}, {}
+local ready = {}
 for _, r in ipairs(again) do
     local s = r.s
     if s[STATE] == 'DEAD' then
@@ -93,14 +92,10 @@ for _, r in ipairs(again) do
     call('HDEL', task_key, 'avoid:' .. r.id, 'error:' .. r.id, 'run:' .. r.id)
     s[STATE], s[LEFT], s[INDEG], s[CLASS] = 'BLOCKED', s[MAX], r.waits, '-'
     if r.waits == 0 then
-        ready[#ready + 1], ids[#ids + 1] = r, r.id
+        ready[#ready + 1] = r
     else
         call('HSET', task_key, 'sub:' .. r.id, concat(s, ' '))
     end
-end
-local metas = hmget(data_key, 'meta:', ids)
-for i, r in ipairs(ready) do
-    r.meta = metas[i]
 end
 make_ready(ready, us)
 -- A plan that was not carried out is told again.

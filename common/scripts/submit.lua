@@ -21,23 +21,29 @@ local function submit()
         if old[3] then return 'MORE' end
     end
 
-    -- One node, which is all the task has: what the rest of the script does, in less time.
+    -- One node, which is all the task has: what the rest of the script does, in less time, and in one key when it is
+    -- small.
     local max, prio, exp = match(ARGV[at + 8], '^(%d+) (%-?%d+) ([01])$')
     if last - at == 11 and chunks == '1' and prio == '0' then
-        local id = ARGV[at + 7]
+        local id, meta = ARGV[at + 7], ARGV[at + 11]
         local task = keep('HSET', task_key, {'state', 'RUNNING', 'digest', digest, 'created', ms, 'total', '1',
             'remaining', exp == '1' and '2' or '1', 'sub:' .. id,
-            'READY 0 ' .. max .. ' 0 ' .. us .. ' 0 - ' .. max .. ' 0 ' .. exp .. ' 0'})
+            'READY 0 ' .. max .. ' 0 ' .. us .. ' 0 - ' .. max .. ' 0 ' .. exp .. ' 0' .. (meta ~= '' and ' ' .. meta or '')})
         if ARGV[at + 6] ~= '' then
             task[#task + 1], task[#task + 2] = 'budget', ARGV[at + 6] .. ' 0 0 0 0'
         end
-        keep('HSET', data_key, {'title', ARGV[at + 1], 'info', ARGV[at + 2], 'work:' .. id, ARGV[at + 10],
-            'meta:' .. id, ARGV[at + 11]})
+        local data = task
+        if #ARGV[at + 1] + #ARGV[at + 2] + #ARGV[at + 10] > 1000 then
+            data = keep('HSET', data_key, {})
+        end
+        local n = #data
+        data[n + 1], data[n + 2], data[n + 3], data[n + 4], data[n + 5], data[n + 6] =
+            'title', ARGV[at + 1], 'info', ARGV[at + 2], 'work:' .. id, ARGV[at + 10]
         local tasks, ready, events = later('ZADD', tasks_key), later('ZADD', ready_key), later('XADD', ev_key)
         tasks[#tasks + 1], tasks[#tasks + 2] = ms, T
         ready[#ready + 1], ready[#ready + 2] = #ready == 0 and us or us + #ready, T .. '/' .. id
         events[#events + 1] = 'READY ' .. T .. ' ' .. id .. ' 0 0 ' .. exp .. ' - SUBMITTED '
-        events[#events + 1] = ARGV[at + 11]
+        events[#events + 1] = meta
         return 'OK'
     end
 
@@ -50,9 +56,9 @@ local function submit()
     for id in string.gmatch(complete and old[7] or '', '%S+') do
         ids[#ids + 1] = id
     end
-    local lines, metas = hmget(task_key, 'sub:', ids), hmget(data_key, 'meta:', ids)
+    local lines = hmget(task_key, 'sub:', ids)
     for i, id in ipairs(ids) do
-        roots[i] = {id = id, s = parse(lines[i] or ''), meta = metas[i]}
+        roots[i] = {id = id, s = parse(lines[i] or '')}
         if not roots[i].s[STATE] then return damaged(id) end
     end
 

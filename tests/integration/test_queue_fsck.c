@@ -102,7 +102,8 @@ static const struct {
     {"HDEL %t:task:" T " deps:blocked", "it is BLOCKED, but waits for nothing"},
     {"HSET %t:task:" T " deps:ready running", "of its dependencies are not done"},
     {"HDEL %t:data:" T " work:ready", "its record `work` is missing"},
-    {"HSET %t:data:" T " meta:ready x", "its record `meta` cannot be decoded"},
+    {"HSET %t:task:" T " sub:ready READY~0~3~0~1~0~-~3~0~0~1~\x80", "`meta` cannot be decoded"},
+    {"HSET %t:task:" T " sub:ready READY~0~3~0~1~0~-~3~0~0~1", "its record `meta` is missing"},
     {"HDEL %t:data:" T " outcome:done", "its record `outcome` is missing"},
     {"HSET %t:data:" T " timing:done x", "its record `timing` cannot be decoded"},
     {"HSET %t:data:" T " outcome:ready x", "it is READY, but has a result"},
@@ -216,7 +217,7 @@ static void flipped_bits_crash_nobody(void **state)
         {"task", "run:running"},  {"task", "state"},      {"task", "remaining"},
         {"task", "succ:running"}, {"task", "total"},      {"task", "deps:blocked"},
         {"task", "hold:running"}, {"task", "budget"},     {"task", "role:coder"},
-        {"data", "work:running"}, {"data", "meta:ready"}, {"data", "outcome:done"},
+        {"data", "work:running"}, {"data", "outcome:done"},
     };
     probe_follow(&probe);
     uint32_t random = 12345;

@@ -205,6 +205,10 @@ void fixture_redis_start(struct fixture *fixture)
                           "noeviction",
                           "--auto-aof-rewrite-min-size",
                           "256mb",
+                          "--hash-max-listpack-value",
+                          "1024",
+                          "--hash-max-listpack-entries",
+                          "64",
                           NULL};
     char path[96];
     snprintf(path, sizeof path, "%s/redis.log", fixture->dir);

@@ -62,6 +62,18 @@ static void a_line_is_read(void **state)
     assert_int_equal(line.priority, -5);
     assert_int_equal(line.expands, 1);
     assert_int_equal(line.order, 42);
+    assert_int_equal(line.meta.len, 0);
+}
+
+static void the_record_behind_a_line_is_left_as_it_is(void **state)
+{
+    (void)state;
+    static const char text[] = "READY 0 3 0 1 0 - 3 0 0 42 \x81\0 \xff";
+    struct queue_line line;
+    assert_true(queue_line_parse(&line, text, sizeof text - 1));
+    assert_int_equal(line.order, 42);
+    assert_int_equal(line.meta.len, 4);
+    assert_memory_equal(line.meta.text, "\x81\0 \xff", 4);
 }
 
 static void damaged_lines_are_refused(void **state)
@@ -186,6 +198,7 @@ int main(void)
         cmocka_unit_test(terminal_states_are_left_by_no_move),
         cmocka_unit_test(every_living_state_can_be_cancelled),
         cmocka_unit_test(a_line_is_read),
+        cmocka_unit_test(the_record_behind_a_line_is_left_as_it_is),
         cmocka_unit_test(damaged_lines_are_refused),
         cmocka_unit_test(a_run_is_read),
         cmocka_unit_test(a_budget_is_read),
