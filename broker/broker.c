@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "broker/state.h"
@@ -16,7 +17,10 @@
 #define ROUTER_MAX_BYTES (1024 * 1024) /* the largest message to a broker has 256 arms */
 #define XPUB_MAX_BYTES 4096            /* subscriptions */
 #define TOPICS_DELAY_MS 1
-#define DISPATCHES_MAX 16384 /* remembered, until a worker that declines one must have done so */
+#define DEFAULT_MAX_RATE 50000
+#define DEFAULT_INTRODUCE_MS 15000
+#define CONNECTIONS_MAX 16384 /* to each socket, where there are descriptors for as many */
+#define DISPATCHES_MAX 16384  /* remembered, until a worker that declines one must have done so */
 
 /* --- what offers.c decides ---------------------------------------------------------------- */
 
@@ -34,6 +38,7 @@ static bool dispatch(void *ctx, const struct offer_view *offer, struct worker *w
     if (worker->member == NULL || !broker_send(broker, worker->member, &dispatched))
         return false;
     broker->dispatched++;
+    broker_seen(broker, offer->task, worker->name);
     dispatches_add(broker->dispatches,
                    &(struct dispatch_key){.task = offer->task,
                                           .sub = offer->sub,
@@ -147,6 +152,8 @@ static void on_tick(void *ctx)
         if (now - member->heard_ms > MISSED_BEATS * broker->beat_ms)
             broker_remove(broker, member, "lost", "it missed three heartbeats");
     }
+    bus_sweep(broker->router, broker->introduce_ms);
+    broker_reconsider(broker);
     struct message beat = {.type = MESSAGE_beat, .beat = {.boot = broker->boot}};
     broker_send_everybody(broker, &beat);
     end_turn(broker);
@@ -162,12 +169,15 @@ static void on_topics_changed(void *ctx)
 
 /* --- frames ------------------------------------------------------------------------------- */
 
-static void forward_event(struct broker *broker, const uint8_t *data, size_t len)
+static void forward_event(struct broker *broker, const struct bus_peer *id, const uint8_t *data,
+                          size_t len)
 {
     if (event_topic_len(data, len) == 0) {
         broker_reject(broker, "bytes that are no event");
         return;
     }
+    if (!broker_may_publish(broker, id, data, len) || broker->xpub == NULL)
+        return;
     broker->events++;
     bus_send(broker->xpub, NULL, data, len);
 }
@@ -177,12 +187,17 @@ static void on_router_frame(void *ctx, const struct bus_peer *id, const uint8_t 
     struct broker *broker = ctx;
     begin_turn(broker);
     struct member *member = members_find(&broker->members, id);
+    int64_t rejected = broker->rejected;
     if (member != NULL)
         member->heard_ms = broker->now_ms;
-    if (frame_is_event(data, len))
-        forward_event(broker, data, len);
+    if (broker_floods(broker, id))
+        ; /* nothing of it is read any more */
+    else if (frame_is_event(data, len))
+        forward_event(broker, id, data, len);
     else
         broker_handle(broker, id, member, data, len);
+    if (broker->rejected != rejected)
+        broker_blame(broker, id, "it keeps sending what is malformed or not allowed");
     end_turn(broker);
 }
 
@@ -203,32 +218,70 @@ static void on_xpub_frame(void *ctx, const struct bus_peer *id, const uint8_t *d
 
 /* --- opening and closing ------------------------------------------------------------------ */
 
-static int open_sockets(struct broker *broker, uv_loop_t *loop,
-                        const struct broker_options *options, struct err *err)
+/* Some descriptors are for other things than connections. */
+static size_t connections_max(const struct broker_options *options)
 {
-    struct bus_options router = {
-        .kind = BUS_ROUTER, .endpoint = options->endpoint, .max_bytes = ROUTER_MAX_BYTES};
-    struct bus_options xpub = {
-        .kind = BUS_XPUB, .endpoint = options->taps, .max_bytes = XPUB_MAX_BYTES};
-    int rc = bus_open(&broker->router, loop, &router, on_router_frame, broker, err);
+    struct rlimit limit;
+    if (options->max_connections > 0)
+        return options->max_connections;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > 2 * CONNECTIONS_MAX)
+        return CONNECTIONS_MAX;
+    return limit.rlim_cur > 128 ? (size_t)(limit.rlim_cur - 64) / 2 : 32;
+}
+
+static const char *secret_of(const struct broker *broker)
+{
+    return broker->admission.keyring != NULL ? broker->admission.pair.secret_key : NULL;
+}
+
+int broker_open_taps(struct broker *broker, struct err *err)
+{
+    struct bus_options xpub = {.kind = BUS_XPUB,
+                               .endpoint = broker->taps_endpoint,
+                               .max_bytes = XPUB_MAX_BYTES,
+                               .secret_key = secret_of(broker),
+                               .admit = broker_admit_tap,
+                               .max_connections = broker->max_taps};
+    return bus_open(&broker->xpub, broker->loop, &xpub, on_xpub_frame, broker, err);
+}
+
+static int open_sockets(struct broker *broker, const struct broker_options *options,
+                        struct err *err)
+{
+    bool tcp =
+        strncmp(options->endpoint, "tcp://", 6) == 0 || strncmp(options->taps, "tcp://", 6) == 0;
+    int rc = admission_open(&broker->admission, tcp ? options->keys : NULL, broker->now_ms, err);
+    if (rc != 0)
+        return rc;
+    struct bus_options router = {.kind = BUS_ROUTER,
+                                 .endpoint = options->endpoint,
+                                 .max_bytes = ROUTER_MAX_BYTES,
+                                 .secret_key = secret_of(broker),
+                                 .admit = broker_admit_peer,
+                                 .max_connections = connections_max(options)};
+    rc = bus_open(&broker->router, broker->loop, &router, on_router_frame, broker, err);
     if (rc == 0)
-        rc = bus_open(&broker->xpub, loop, &xpub, on_xpub_frame, broker, err);
-    return rc;
+        rc = broker_open_taps(broker, err);
+    return rc == 0 ? broker_self_test(broker, broker->loop, err) : rc;
 }
 
 static void broker_free(struct broker *broker)
 {
     bus_close(&broker->router);
     bus_close(&broker->xpub);
+    admission_release(&broker->admission);
+    loop_timer_free(&broker->reopen_timer);
     loop_timer_free(&broker->beat_timer);
     loop_timer_free(&broker->due_timer);
     loop_timer_free(&broker->topics_timer);
     offers_free(&broker->offers);
     dispatches_free(&broker->dispatches);
+    dispatches_free(&broker->seen);
     members_release(&broker->members);
     registry_release(&broker->registry);
     taps_release(&broker->taps);
     buf_release(&broker->out);
+    free(broker->taps_endpoint);
     free(broker);
 }
 
@@ -240,6 +293,11 @@ int broker_open(struct broker **ret, uv_loop_t *loop, const struct broker_option
     broker->beat_ms = options->beat_ms > 0 ? options->beat_ms : DEFAULT_BEAT_MS;
     broker->started_ms = broker->ticked_ms = broker->now_ms = clock_ms();
     broker->due_ms = -1;
+    broker->loop = loop;
+    broker->taps_endpoint = mem_must_strdup(options->taps);
+    broker->max_taps = connections_max(options);
+    broker->max_rate = options->max_rate > 0 ? options->max_rate : DEFAULT_MAX_RATE;
+    broker->introduce_ms = options->introduce_ms > 0 ? options->introduce_ms : DEFAULT_INTRODUCE_MS;
     boot_nonce_make(broker->boot);
     if (gethostname(broker->host, sizeof broker->host - 1) != 0)
         snprintf(broker->host, sizeof broker->host, "localhost");
@@ -250,13 +308,15 @@ int broker_open(struct broker **ret, uv_loop_t *loop, const struct broker_option
     broker->beat_timer = loop_timer_new(loop, on_tick, broker);
     broker->due_timer = loop_timer_new(loop, on_due, broker);
     broker->topics_timer = loop_timer_new(loop, on_topics_changed, broker);
-    int rc = open_sockets(broker, loop, options, err);
+    broker->reopen_timer = loop_timer_new(loop, broker_try_taps, broker);
+    int rc = open_sockets(broker, options, err);
     if (rc != 0) {
         broker_free(broker);
         return rc;
     }
     loop_timer_start(broker->beat_timer, broker->beat_ms, broker->beat_ms);
-    log_info("serves %s, taps at %s", options->endpoint, options->taps);
+    log_info("serves %s, taps at %s%s", options->endpoint, options->taps,
+             bus_secure(broker->router) ? ", to known keys only" : "");
     *ret = broker;
     return 0;
 }

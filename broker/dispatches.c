@@ -79,20 +79,31 @@ void dispatches_add(struct dispatches *dispatches, const struct dispatch_key *ke
     *chain = slot;
 }
 
+/* NONE when it is not remembered. */
+static size_t find(const struct dispatches *dispatches, const struct dispatch_key *key)
+{
+    uint64_t hash = hash_of(key);
+    size_t at = dispatches->chains[hash % dispatches->max];
+    while (at != NONE &&
+           (dispatches->slots[at].hash != hash || dispatches->slots[at].worker != key->worker))
+        at = dispatches->slots[at].next;
+    return at;
+}
+
+bool dispatches_has(const struct dispatches *dispatches, const struct dispatch_key *key)
+{
+    return find(dispatches, key) != NONE;
+}
+
 bool dispatches_take(struct dispatches *dispatches, const struct dispatch_key *key,
                      void **ret_owner)
 {
-    uint64_t hash = hash_of(key);
-    for (size_t at = dispatches->chains[hash % dispatches->max]; at != NONE;
-         at = dispatches->slots[at].next) {
-        const struct slot *slot = &dispatches->slots[at];
-        if (slot->hash != hash || slot->worker != key->worker)
-            continue;
-        *ret_owner = slot->owner;
-        unchain(dispatches, at);
-        return true;
-    }
-    return false;
+    size_t at = find(dispatches, key);
+    if (at == NONE)
+        return false;
+    *ret_owner = dispatches->slots[at].owner;
+    unchain(dispatches, at);
+    return true;
 }
 
 void dispatches_forget(struct dispatches *dispatches, const void *who)

@@ -24,6 +24,8 @@ void dispatches_add(struct dispatches *dispatches, const struct dispatch_key *ke
  * is NULL when it is gone. */
 bool dispatches_take(struct dispatches *dispatches, const struct dispatch_key *key,
                      void **ret_owner);
+/* Whether one is remembered. */
+bool dispatches_has(const struct dispatches *dispatches, const struct dispatch_key *key);
 /* A worker or an owner that is gone: its address may soon be another's. */
 void dispatches_forget(struct dispatches *dispatches, const void *who);
 

@@ -9,6 +9,8 @@
 
 typedef void handler_fn(struct broker *broker, struct member *member,
                         const struct message *message);
+typedef void introduction_fn(struct broker *broker, const struct bus_peer *id,
+                             struct member *member, const struct message *message);
 
 /* --- coming and going --------------------------------------------------------------------- */
 
@@ -66,6 +68,7 @@ static void on_hello(struct broker *broker, const struct bus_peer *id, struct me
     members->n_orchestrators -= known->orchestrator ? 1 : 0;
     known->orchestrator = strncmp(message->source, "orchestrator/", 13) == 0;
     members->n_orchestrators += known->orchestrator ? 1 : 0;
+    bus_settle(broker->router, id);
     greet(broker, known);
 }
 
@@ -108,7 +111,10 @@ static void on_ready(struct broker *broker, const struct bus_peer *id, struct me
         broker_reject(broker, "a ready past the limit of members");
         return;
     }
+    bus_settle(broker->router, id);
     greet(broker, seated);
+    if (registry_boasts(worker, message->ready.credit, message->ready.running))
+        broker_reject(broker, "a ready with credit that the worker cannot have");
     if (change != REGISTRY_UPDATED) {
         log_info("worker %s on %s joined", worker->name, worker->host);
         broker_tell_worker(broker, worker, "joined",
@@ -128,10 +134,13 @@ static void on_bye(struct broker *broker, struct member *member, const struct me
 
 static void on_credit(struct broker *broker, struct member *member, const struct message *message)
 {
-    if (registry_grant(member->worker, message->credit.grant) != 0)
+    struct worker *worker = member->worker;
+    if (registry_boasts(worker, message->credit.grant, worker->credit))
+        broker_reject(broker, "a grant of credit that the worker cannot have");
+    if (registry_grant(worker, message->credit.grant) != 0)
         broker_reject(broker, "a negative grant of credit");
     else
-        offers_serve(broker->offers, member->worker, broker->now_ms);
+        offers_serve(broker->offers, worker, broker->now_ms);
 }
 
 static void on_beat(struct broker *broker, struct member *member, const struct message *message)
@@ -139,6 +148,8 @@ static void on_beat(struct broker *broker, struct member *member, const struct m
     struct worker *worker = member->worker;
     if (worker == NULL)
         return;
+    if (registry_boasts(worker, message->beat.credit, message->beat.running))
+        broker_reject(broker, "a heartbeat with credit that the worker cannot have");
     registry_beat(worker, &message->beat, broker->now_ms, broker->beat_ms);
     broker_tell_worker(broker, worker, "beat", "");
     offers_serve(broker->offers, worker, broker->now_ms);
@@ -257,9 +268,11 @@ static void send_worker_info(struct broker *broker, struct member *to, const str
 static void on_status(struct broker *broker, struct member *member, const struct message *message)
 {
     struct worker *worker;
+    struct bus_counts counts;
     (void)message;
     TAILQ_FOREACH (worker, &broker->registry.workers, entry)
         send_worker_info(broker, member, worker);
+    bus_counts(broker->router, &counts);
     struct message info = {
         .type = MESSAGE_broker_info,
         .broker_info = {.name = broker->host,
@@ -272,9 +285,19 @@ static void on_status(struct broker *broker, struct member *member, const struct
                         .max_offers = (int64_t)offers_max(broker->offers),
                         .dispatched = broker->dispatched,
                         .events = broker->events,
-                        .rejected = broker->rejected},
+                        .rejected = broker->rejected,
+                        .connections = (int64_t)counts.open,
+                        .refused = broker->refused.count + (int64_t)counts.failed,
+                        .foreign = broker->foreign.count,
+                        .cut = (int64_t)counts.cut},
     };
     broker_send(broker, member, &info);
+}
+
+static void on_keys(struct broker *broker, struct member *member, const struct message *message)
+{
+    (void)member; /* perhaps not there any more afterwards */
+    broker_take_keys(broker, &message->keys);
 }
 
 /* --- who may say what --------------------------------------------------------------------- */
@@ -283,19 +306,36 @@ enum speaker {
     NOBODY, /* not a message to a broker */
     FROM_WORKER,
     FROM_CLIENT,
-    FROM_MEMBER, /* either */
+    FROM_MEMBER,   /* either */
+    FROM_STRANGER, /* it introduces itself */
 };
 
+#define W (1u << KEYRING_WORKER)
+#define O (1u << KEYRING_ORCHESTRATOR)
+
+/* roles: of the keys that may send it, where keys are asked for. */
 static const struct {
     enum speaker speaker;
+    unsigned roles;
     handler_fn *fn;
+    introduction_fn *introduce; /* FROM_STRANGER */
 } handlers[MESSAGE_TYPE_COUNT] = {
-    [MESSAGE_credit] = {FROM_WORKER, on_credit},     [MESSAGE_beat] = {FROM_MEMBER, on_beat},
-    [MESSAGE_bye] = {FROM_MEMBER, on_bye},           [MESSAGE_offer] = {FROM_CLIENT, on_offer},
-    [MESSAGE_withdraw] = {FROM_CLIENT, on_withdraw}, [MESSAGE_cancel] = {FROM_CLIENT, on_cancel},
-    [MESSAGE_decline] = {FROM_WORKER, on_decline},   [MESSAGE_drain] = {FROM_CLIENT, on_drain},
-    [MESSAGE_status] = {FROM_CLIENT, on_status},
+    [MESSAGE_hello] = {FROM_STRANGER, O, NULL, on_hello},
+    [MESSAGE_ready] = {FROM_STRANGER, W, NULL, on_ready},
+    [MESSAGE_credit] = {FROM_WORKER, W, on_credit, NULL},
+    [MESSAGE_decline] = {FROM_WORKER, W, on_decline, NULL},
+    [MESSAGE_beat] = {FROM_MEMBER, W | O, on_beat, NULL},
+    [MESSAGE_bye] = {FROM_MEMBER, W | O, on_bye, NULL},
+    [MESSAGE_offer] = {FROM_CLIENT, O, on_offer, NULL},
+    [MESSAGE_withdraw] = {FROM_CLIENT, O, on_withdraw, NULL},
+    [MESSAGE_cancel] = {FROM_CLIENT, O, on_cancel, NULL},
+    [MESSAGE_drain] = {FROM_CLIENT, O, on_drain, NULL},
+    [MESSAGE_status] = {FROM_CLIENT, O, on_status, NULL},
+    [MESSAGE_keys] = {FROM_CLIENT, O, on_keys, NULL},
 };
+
+#undef W
+#undef O
 
 static bool may_say(const struct member *member, enum speaker speaker)
 {
@@ -306,15 +346,16 @@ static bool may_say(const struct member *member, enum speaker speaker)
 static void handle(struct broker *broker, const struct bus_peer *id, struct member *member,
                    const struct message *message)
 {
+    enum speaker speaker = handlers[message->type].speaker;
     char why[128];
-    if (message->type == MESSAGE_hello) {
-        on_hello(broker, id, member, message);
-    } else if (message->type == MESSAGE_ready) {
-        on_ready(broker, id, member, message);
-    } else if (handlers[message->type].speaker == NOBODY ||
-               (member != NULL && !may_say(member, handlers[message->type].speaker))) {
+    if (speaker == NOBODY ||
+        (speaker != FROM_STRANGER && member != NULL && !may_say(member, speaker))) {
         snprintf(why, sizeof why, "%s is not for its sender to say", message_name(message->type));
         broker_reject(broker, why);
+    } else if (!broker_may(broker, id, member, handlers[message->type].roles, message)) {
+        return;
+    } else if (speaker == FROM_STRANGER) {
+        handlers[message->type].introduce(broker, id, member, message);
     } else if (member != NULL) {
         handlers[message->type].fn(broker, member, message);
     } else if (message->type != MESSAGE_bye) {

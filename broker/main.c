@@ -23,6 +23,7 @@ struct options {
     const char *endpoint;
     const char *taps;
     int ready_fd; /* -1: none */
+    bool insecure;
 };
 
 static const struct {
@@ -39,6 +40,9 @@ static const struct {
     {"taps", 't', "ENDPOINT",
      "where taps connect; default: the endpoint's port + 1, or its path + .taps"},
     {"ready-fd", 'r', "N", "writes \"ready\" to descriptor N once it serves, else the error"},
+    {"insecure", 'i', NULL,
+     "asks nobody for a key and encrypts nothing, also beyond this machine: whoever reaches the "
+     "endpoint can take part"},
     {"help", 'h', NULL, "prints this"},
     {"version", 'V', NULL, "prints the version"},
 };
@@ -76,6 +80,9 @@ static int take_option(struct options *options, int key, const char *value)
             return -1;
         fprintf(stderr, "orchestrator-broker: --ready-fd needs the number of an open descriptor\n");
         return EXIT_USAGE;
+    case 'i':
+        options->insecure = true;
+        return -1;
     case 'h':
         print_help();
         return EXIT_SUCCESS;
@@ -130,6 +137,39 @@ static int make_place(const char *endpoint, struct err *err)
     return rc;
 }
 
+/* Where the keys are; NULL: none are asked for. A configuration that says no to keys for this very
+ * endpoint must be confirmed; one that doesn't know of it has nothing to say. */
+static int keys_of(const char **ret, const struct config *config, const struct options *options,
+                   const char *endpoint, const char *taps, struct err *err)
+{
+    bool exposed = config_exposed(endpoint) || config_exposed(taps), configured = false;
+    *ret = NULL;
+    if (options->insecure)
+        return 0;
+    for (size_t i = 0; i < config->n_brokers; i++)
+        configured |= strcmp(config->brokers[i], endpoint) == 0;
+    if (exposed && !config->curve && configured)
+        return err_set(err, -EPERM,
+                       "%s would be open to everybody who reaches it: remove `bus.curve.enabled: "
+                       "false` from %s and make keys with `orchestrator keys init`, or say "
+                       "--insecure",
+                       endpoint, config->path);
+    if (config->curve || exposed)
+        *ret = config->curve_keys;
+    return 0;
+}
+
+/* What a missing key means to whom starts a broker. */
+static int explain_keys(int rc, const char *keys, struct err *err)
+{
+    if (keys == NULL || rc != -ENOENT)
+        return rc;
+    return err_set(err, rc,
+                   "the brokers' key is not in %s: make it with `orchestrator keys init`, or say "
+                   "--insecure to ask nobody for a key",
+                   keys);
+}
+
 static int open_broker(struct broker **ret, uv_loop_t *loop, const struct options *options,
                        struct err *err)
 {
@@ -143,11 +183,13 @@ static int open_broker(struct broker **ret, uv_loop_t *loop, const struct option
                                     .taps = taps,
                                     .beat_ms = config->beat_ms,
                                     .max_offers = config->max_offers};
-    rc = make_place(endpoint, err);
+    rc = keys_of(&broker.keys, config, options, endpoint, taps, err);
+    if (rc == 0)
+        rc = make_place(endpoint, err);
     if (rc == 0)
         rc = make_place(taps, err);
     if (rc == 0)
-        rc = broker_open(ret, loop, &broker, err);
+        rc = explain_keys(broker_open(ret, loop, &broker, err), broker.keys, err);
     free(taps);
     config_free(&config);
     return rc;
@@ -193,5 +235,5 @@ int main(int argc, char **argv)
         loop_run_until(&loop, &stopped, -1);
     broker_close(&broker);
     loop_finish(&loop);
-    return rc == 0 ? EXIT_SUCCESS : rc == -EINVAL ? EXIT_USAGE : EXIT_UNREACHABLE;
+    return rc == 0 ? EXIT_SUCCESS : rc == -EINVAL || rc == -EPERM ? EXIT_USAGE : EXIT_UNREACHABLE;
 }

@@ -343,6 +343,12 @@ bool registry_leave(struct registry *registry, struct worker *worker)
 
 /* --- credit ------------------------------------------------------------------------------- */
 
+bool registry_boasts(const struct worker *worker, int64_t credit, int64_t running)
+{
+    int64_t most = 2 * worker->concurrency + 16;
+    return credit > most || running > most || credit + running > most;
+}
+
 int registry_grant(struct worker *worker, int64_t grant)
 {
     if (grant < 0)

@@ -88,6 +88,9 @@ int registry_join(struct registry *registry, const struct msg_ready *ready, stru
 /* Forgets the worker and frees it. True when an arm lost its last worker. */
 bool registry_leave(struct registry *registry, struct worker *worker);
 
+/* Whether it claims far more than it can run (what is on its way is counted twice at most); it gets
+ * what it can run all the same. */
+bool registry_boasts(const struct worker *worker, int64_t credit, int64_t running);
 /* More credit, up to the worker's concurrency; what it had dispatched counts as finished. -EINVAL
  * when grant is negative. */
 int registry_grant(struct worker *worker, int64_t grant);

@@ -94,7 +94,7 @@ void broker_send_window(struct broker *broker, struct member *member,
 
 static void publish(struct broker *broker, const char *topic, struct message *event)
 {
-    if (!taps_want(&broker->taps, topic))
+    if (broker->xpub == NULL || !taps_want(&broker->taps, topic))
         return;
     event->source = broker->source;
     event->time_ms = clock_wall_ms();

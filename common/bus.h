@@ -36,7 +36,7 @@ typedef void bus_frame_fn(void *ctx, const struct bus_peer *peer, const uint8_t 
 /* Whether a peer may connect. */
 enum bus_answer {
     BUS_ADMIT,
-    BUS_LATER,  /* not yet: it tries again by itself, soon */
+    BUS_LATER,  /* it waits: asked again by bus_reconsider(), until zmq closes it (5 s) */
     BUS_REFUSE, /* its socket gives up */
 };
 /* Asked at each connection, with the key that the peer has proved to have. address: of its host. */
@@ -105,10 +105,12 @@ void bus_cut(struct bus *bus, const struct bus_peer *peer);
 /* Ends the connections that are not settled silent_ms after they came, and counts frames anew. */
 void bus_sweep(struct bus *bus, int64_t silent_ms);
 
-/* Tries to get in at a socket that was opened with secret_key, with a key that nobody knows and
- * without any, while the loop runs. 0 when both were refused; -EACCES: let in; -ETIMEDOUT: no
- * answer. */
-int bus_self_test(struct bus *bus, uv_loop_t *loop, struct err *err);
+/* Asks `admit` again for those who wait. */
+void bus_reconsider(struct bus *bus);
+/* Tries to get in at a socket that was opened with secret_key, with the stranger's key and without
+ * any, while the loop runs. 0 when both were refused; -EACCES: let in; -ETIMEDOUT: no answer. */
+int bus_self_test(struct bus *bus, uv_loop_t *loop, const struct keyring_pair *stranger,
+                  struct err *err);
 
 /* Frames are read in bursts of at most this many before other handles get their turn. */
 #define BUS_BURST 256

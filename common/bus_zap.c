@@ -3,12 +3,15 @@
  * zmq asks at one address. */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/bus_internal.h"
+#include "schemas/mem.h"
 
 #define ZAP_ENDPOINT "inproc://zeromq.zap.01"
 #define KEY_BYTES 32
+#define WAITING_MAX 4096 /* questions without an answer yet; more are answered with no */
 
 /* The frames of a question, behind the id of the asking socket and an empty one. */
 enum zap_frame {
@@ -30,9 +33,12 @@ struct question {
         char text[256]; /* terminated */
     } frames[ZAP_FRAMES];
     size_t n;
+    TAILQ_ENTRY(question) entry;
 };
 
 static struct bus *handler;
+static TAILQ_HEAD(, question) waiting = TAILQ_HEAD_INITIALIZER(waiting);
+static size_t n_waiting;
 static TAILQ_HEAD(, bus) asking = TAILQ_HEAD_INITIALIZER(asking);
 static unsigned domains; /* named so far */
 
@@ -75,7 +81,7 @@ static void send_answer(struct bus *bus, const struct question *question, enum b
         const char *code, *text;
     } statuses[] = {
         [BUS_ADMIT] = {"200", "OK"},
-        [BUS_LATER] = {"300", "not yet"},
+        [BUS_LATER] = {"400", "too many wait"},
         [BUS_REFUSE] = {"400", "this key is not known here"},
     };
     const char *user = given == BUS_ADMIT ? key : "";
@@ -127,6 +133,21 @@ static bool read_question(struct bus *bus, struct question *ret)
     return true;
 }
 
+static void keep(const struct question *question)
+{
+    struct question *kept = mem_must_zalloc(sizeof *kept);
+    *kept = *question;
+    TAILQ_INSERT_TAIL(&waiting, kept, entry);
+    n_waiting++;
+}
+
+static void forget(struct question *question)
+{
+    TAILQ_REMOVE(&waiting, question, entry);
+    n_waiting--;
+    free(question);
+}
+
 static int deliver_question(struct bus *bus)
 {
     struct question question;
@@ -136,8 +157,26 @@ static int deliver_question(struct bus *bus)
     if (question.n <= ZAP_MECHANISM)
         return 0; /* nobody to answer */
     enum bus_answer given = answer(&question, key);
-    send_answer(bus, &question, given, key);
+    if (given == BUS_LATER && n_waiting < WAITING_MAX)
+        keep(&question);
+    else
+        send_answer(bus, &question, given, key);
     return 0;
+}
+
+/* Who has gone meanwhile gets no answer: zmq drops it. */
+void bus_reconsider(struct bus *bus)
+{
+    struct question *question, *next;
+    char key[KEYRING_KEY_SIZE];
+    TAILQ_FOREACH_SAFE (question, &waiting, entry, next) {
+        enum bus_answer given = asker(question) == bus ? answer(question, key) : BUS_LATER;
+        if (given == BUS_LATER)
+            continue;
+        send_answer(handler, question, given, key);
+        bus_touched(handler);
+        forget(question);
+    }
 }
 
 /* --- coming and going --------------------------------------------------------------------- */
@@ -164,6 +203,10 @@ int bus_zap_enter(struct bus *bus, uv_loop_t *loop, struct err *err)
 
 void bus_zap_leave(struct bus *bus)
 {
+    struct question *question, *next;
+    TAILQ_FOREACH_SAFE (question, &waiting, entry, next)
+        if (asker(question) == bus)
+            forget(question);
     TAILQ_REMOVE(&asking, bus, asking);
     if (TAILQ_EMPTY(&asking))
         bus_close(&handler);

@@ -11,6 +11,11 @@
 #include "schemas/mem.h"
 
 #define MISSED_BEATS 3
+/* A silent broker's socket is opened anew, first after the one, at most after the other: zmq gives
+ * a connection up for good once a handshake has failed (session_base.cpp: engine_error). */
+#define REOPEN_MIN_MS 1000
+#define REOPEN_MAX_MS 10000
+#define ROUTES 4096 /* tasks whose broker is remembered */
 
 /* What one broker's taps want. */
 struct wanted {
@@ -30,13 +35,24 @@ struct link {
     int64_t heard_ms;      /* when its last frame came */
     int64_t introduced_ms; /* when introduce() was last called on this connection; 0: not yet */
     int64_t beat_ms;       /* the broker's */
+    int64_t opened_ms;     /* when the socket was opened */
+    int64_t reopen_ms;     /* how long it may be silent then */
     struct wanted wanted;
+};
+
+/* Which broker dispatched a task; another task may take the place. */
+struct route {
+    uint64_t hash;
+    int broker;
 };
 
 struct peer {
     char *source, *boot;
     struct peer_callbacks callbacks;
     void *ctx;
+    uv_loop_t *loop;
+    struct bus_keys key_store;
+    const struct bus_keys *keys; /* NULL: not encrypted */
     int64_t beat_ms;
     struct loop_timer *timer;
     int64_t ticked_ms;
@@ -46,6 +62,7 @@ struct peer {
     bool closed;
     int n_links;
     struct link *links;
+    struct route *routes; /* NULL: one broker only */
 };
 
 /* --- sending ------------------------------------------------------------------------------ */
@@ -120,9 +137,41 @@ static bool wanted_has(const struct wanted *wanted, const char *topic)
     return wanted->all;
 }
 
-/* Events travel through the first connected broker, so its taps are the ones that count. */
-static struct link *event_link(const struct peer *peer)
+/* FNV-1a of the task's id. */
+static uint64_t route_hash(const char *task, size_t len)
 {
+    uint64_t hash = 14695981039346656037u;
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ (unsigned char)task[i]) * 1099511628211u;
+    return hash;
+}
+
+static void remember_route(struct link *link, const char *task)
+{
+    struct route *routes = link->peer->routes;
+    uint64_t hash = route_hash(task, strlen(task));
+    if (routes != NULL)
+        routes[hash % ROUTES] = (struct route){hash, link->broker};
+}
+
+/* The broker that dispatched the task of a topic task.<id>.<what>; NULL: not known. */
+static struct link *routed_link(const struct peer *peer, const char *topic)
+{
+    if (peer->routes == NULL || strncmp(topic, "task.", 5) != 0)
+        return NULL;
+    uint64_t hash = route_hash(topic + 5, strcspn(topic + 5, "."));
+    const struct route *route = &peer->routes[hash % ROUTES];
+    struct link *link = &peer->links[route->broker];
+    return route->hash == hash && link->connected ? link : NULL;
+}
+
+/* Events travel through one broker, so its taps are the ones that count. A broker takes events of
+ * a task only from workers to whom it has dispatched it. */
+static struct link *event_link(const struct peer *peer, const char *topic)
+{
+    struct link *routed = routed_link(peer, topic);
+    if (routed != NULL)
+        return routed;
     for (int i = 0; i < peer->n_links; i++)
         if (peer->links[i].connected)
             return &peer->links[i];
@@ -131,13 +180,13 @@ static struct link *event_link(const struct peer *peer)
 
 bool peer_wanted(const struct peer *peer, const char *topic)
 {
-    const struct link *link = event_link(peer);
+    const struct link *link = event_link(peer, topic);
     return link != NULL && wanted_has(&link->wanted, topic);
 }
 
 void peer_event(struct peer *peer, const char *topic, struct message *message)
 {
-    struct link *link = peer->closed ? NULL : event_link(peer);
+    struct link *link = peer->closed ? NULL : event_link(peer, topic);
     if (link == NULL || !wanted_has(&link->wanted, topic))
         return;
     message->source = peer->source;
@@ -162,6 +211,8 @@ static void peer_destroy(struct peer *peer)
     }
     loop_timer_free(&peer->timer);
     buf_release(&peer->out);
+    explicit_bzero(&peer->key_store, sizeof peer->key_store);
+    free(peer->routes);
     free(peer->links);
     free(peer->source);
     free(peer->boot);
@@ -225,6 +276,8 @@ static void on_topics(struct link *link, const struct message *message)
 
 static void on_other(struct link *link, const struct message *message)
 {
+    if (message->type == MESSAGE_dispatch)
+        remember_route(link, message->dispatch.task);
     link->peer->callbacks.message(link->peer->ctx, link->broker, message);
 }
 
@@ -247,6 +300,7 @@ static void on_frame(void *ctx, const struct bus_peer *from, const uint8_t *data
     FAILPOINT_OF("bus.got", message_name(message.type));
     link->heard_ms = clock_ms();
     link->connected = link->heard_once = true;
+    link->reopen_ms = REOPEN_MIN_MS;
     enter(peer);
     (handlers[message.type] != NULL ? handlers[message.type] : on_other)(link, &message);
     message_release(&message);
@@ -281,6 +335,50 @@ static void check_lost(struct peer *peer, struct link *link, int64_t now)
         peer->callbacks.lost(peer->ctx, link->broker);
 }
 
+static int open_socket(struct link *link, struct bus **ret, struct err *err)
+{
+    struct peer *peer = link->peer;
+    struct bus_options options = {
+        .kind = BUS_DEALER, .endpoint = link->endpoint, .keys = peer->keys};
+    int rc = bus_open(ret, peer->loop, &options, on_frame, link, err);
+    if (rc != 0)
+        return rc;
+    bus_watch(*ret, on_link);
+    link->opened_ms = clock_ms();
+    return 0;
+}
+
+static void tell_silence(const struct link *link)
+{
+    const struct bus_keys *keys = link->peer->keys;
+    if (keys != NULL && strncmp(link->endpoint, "tcp://", 6) == 0)
+        log_warn("broker %s does not answer: it does not run, or the key %s is not known there "
+                 "(any more): `orchestrator invite` makes keys known",
+                 link->endpoint, keys->own.public_key);
+    else
+        log_debug("broker %s does not answer", link->endpoint);
+}
+
+/* In between the old socket may still come through by itself. */
+static void reopen_silent(struct link *link, int64_t now)
+{
+    struct bus *fresh;
+    if (now - link->heard_ms <= MISSED_BEATS * link->beat_ms ||
+        now - link->opened_ms <= link->reopen_ms)
+        return;
+    if (open_socket(link, &fresh, NULL) != 0) {
+        link->opened_ms = now; /* no descriptors, perhaps: later */
+        return;
+    }
+    bus_close(&link->bus);
+    link->bus = fresh;
+    link->connected = false;
+    link->introduced_ms = 0;
+    if (link->reopen_ms < REOPEN_MAX_MS && 2 * link->reopen_ms >= REOPEN_MAX_MS)
+        tell_silence(link);
+    link->reopen_ms = 2 * link->reopen_ms < REOPEN_MAX_MS ? 2 * link->reopen_ms : REOPEN_MAX_MS;
+}
+
 static void tick(void *ctx)
 {
     struct peer *peer = ctx;
@@ -294,23 +392,14 @@ static void tick(void *ctx)
             peer->links[i].heard_ms = now;
         check_lost(peer, &peer->links[i], now);
         if (!peer->closed)
+            reopen_silent(&peer->links[i], now);
+        if (!peer->closed)
             send_beat(peer, &peer->links[i]);
     }
     leave(peer);
 }
 
 /* --- opening ------------------------------------------------------------------------------ */
-
-static int link_open(struct link *link, uv_loop_t *loop, const char *endpoint, struct err *err)
-{
-    struct bus_options options = {.kind = BUS_DEALER, .endpoint = endpoint};
-    link->endpoint = mem_must_strdup(endpoint);
-    link->beat_ms = link->peer->beat_ms;
-    int rc = bus_open(&link->bus, loop, &options, on_frame, link, err);
-    if (rc == 0)
-        bus_watch(link->bus, on_link);
-    return rc;
-}
 
 int peer_open(struct peer **ret, uv_loop_t *loop, const struct config *config, const char *source,
               const char *boot, const struct peer_callbacks *callbacks, void *ctx, struct err *err)
@@ -322,16 +411,23 @@ int peer_open(struct peer **ret, uv_loop_t *loop, const struct config *config, c
     peer->ctx = ctx;
     peer->beat_ms = config->beat_ms > 0 ? config->beat_ms : 1000;
     peer->ticked_ms = clock_ms();
+    peer->loop = loop;
+    if (config->n_brokers > 1)
+        peer->routes = mem_must_zalloc(ROUTES * sizeof *peer->routes);
     peer->links = mem_must_zalloc((config->n_brokers + 1) * sizeof *peer->links);
-    for (size_t i = 0; i < config->n_brokers; i++) {
+    int rc = peer_keys(config, source, &peer->key_store, &peer->keys, err);
+    for (size_t i = 0; i < config->n_brokers && rc == 0; i++) {
         struct link *link = &peer->links[peer->n_links];
         link->peer = peer;
         link->broker = peer->n_links++;
-        int rc = link_open(link, loop, config->brokers[i], err);
-        if (rc != 0) {
-            peer_destroy(peer);
-            return rc;
-        }
+        link->endpoint = mem_must_strdup(config->brokers[i]);
+        link->beat_ms = peer->beat_ms;
+        link->reopen_ms = REOPEN_MIN_MS;
+        rc = open_socket(link, &link->bus, err);
+    }
+    if (rc != 0) {
+        peer_destroy(peer);
+        return rc;
     }
     peer->timer = loop_timer_new(loop, tick, peer);
     loop_timer_start(peer->timer, peer->beat_ms, peer->beat_ms);

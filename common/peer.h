@@ -3,6 +3,7 @@
 #ifndef COMMON_PEER_H
 #define COMMON_PEER_H
 
+#include "common/bus.h"
 #include "common/config.h"
 #include "common/loop.h"
 #include "schemas/message.h"
@@ -25,6 +26,13 @@ struct peer_callbacks {
     void (*beat)(void *ctx, struct msg_beat *beat);
 };
 
+/* The keys with which `source` connects, for bus_options.keys: worker/NAME with worker-NAME.key,
+ * a tap with orchestrator.key or, where that is not, the only tap-*.key; all others with
+ * orchestrator.key. Wiped by the caller. Where bus.curve is not enabled there is nothing to read:
+ * *ret_keys is NULL then, else it is store. 0, or what keyring_load() returns. */
+int peer_keys(const struct config *config, const char *source, struct bus_keys *store,
+              const struct bus_keys **ret_keys, struct err *err);
+
 /* source: envelope src, such as "worker/ollama-0"; boot: nonce of this start; both copied. */
 int peer_open(struct peer **ret, uv_loop_t *loop, const struct config *config, const char *source,
               const char *boot, const struct peer_callbacks *callbacks, void *ctx, struct err *err);
@@ -36,10 +44,11 @@ bool peer_connected(const struct peer *peer, int broker);
  * message_encode() returns. */
 int peer_send(struct peer *peer, int broker, struct message *message);
 void peer_send_all(struct peer *peer, struct message *message);
+/* Events of a task go to the broker that dispatched it of late, others to the first that is
+ * connected. */
 /* Whether any tap wants the topic: check before building an expensive event. */
 bool peer_wanted(const struct peer *peer, const char *topic);
-/* Numbers the event and sends it through the first connected broker; drops it when no tap wants
- * it. */
+/* Numbers the event and sends it; drops it when no tap wants it. */
 void peer_event(struct peer *peer, const char *topic, struct message *message);
 
 #endif

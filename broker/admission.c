@@ -1,0 +1,125 @@
+#include "broker/admission.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/log.h"
+#include "schemas/mem.h"
+
+/* A key and until when it is marked. */
+struct admission_mark {
+    char public_key[KEYRING_KEY_SIZE];
+    int64_t until_ms;
+    UT_hash_handle hh;
+};
+
+static struct admission_mark *find_mark(struct admission_mark *marks, const char *public_key)
+{
+    struct admission_mark *mark;
+    HASH_FIND_STR(marks, public_key, mark);
+    return mark;
+}
+
+static void set_mark(struct admission_mark **marks, const char *public_key, int64_t until_ms)
+{
+    struct admission_mark *mark = find_mark(*marks, public_key);
+    if (mark == NULL) {
+        mark = mem_must_zalloc(sizeof *mark);
+        strncpy(mark->public_key, public_key, sizeof mark->public_key - 1);
+        HASH_ADD_STR(*marks, public_key, mark);
+    }
+    mark->until_ms = until_ms;
+}
+
+static void remove_mark(struct admission_mark **marks, struct admission_mark *mark)
+{
+    HASH_DEL(*marks, mark);
+    free(mark);
+}
+
+static void clear_marks(struct admission_mark **marks)
+{
+    struct admission_mark *mark, *next;
+    HASH_ITER (hh, *marks, mark, next)
+        remove_mark(marks, mark);
+}
+
+int admission_open(struct admission *admission, const char *dir, int64_t now_ms, struct err *err)
+{
+    struct err damaged = {0};
+    *admission = (struct admission){.started_ms = now_ms};
+    if (dir == NULL)
+        return 0;
+    int rc = keyring_load(dir, "broker", &admission->pair, err);
+    if (rc != 0)
+        return rc;
+    admission->keyring = keyring_new();
+    if (keyring_read(admission->keyring, dir, &damaged) != 0)
+        log_warn("%s", damaged.text); /* that one is kept out, the others are let in */
+    return 0;
+}
+
+void admission_release(struct admission *admission)
+{
+    clear_marks(&admission->tapping);
+    clear_marks(&admission->banned);
+    keyring_free(&admission->keyring);
+    explicit_bzero(&admission->pair, sizeof admission->pair);
+}
+
+const struct keyring_entry *admission_find(const struct admission *admission,
+                                           const char *public_key)
+{
+    return public_key[0] != '\0' ? keyring_find(admission->keyring, public_key) : NULL;
+}
+
+static bool banned(struct admission *admission, const char *public_key, int64_t now_ms)
+{
+    struct admission_mark *mark = find_mark(admission->banned, public_key);
+    if (mark == NULL)
+        return false;
+    if (now_ms < mark->until_ms)
+        return true;
+    remove_mark(&admission->banned, mark);
+    return false;
+}
+
+enum bus_answer admission_answer(struct admission *admission, const char *public_key, bool taps,
+                                 int64_t now_ms)
+{
+    const struct keyring_entry *entry = admission_find(admission, public_key);
+    if (entry == NULL)
+        return !admission->told && now_ms - admission->started_ms < ADMISSION_LATER_MS ? BUS_LATER
+                                                                                       : BUS_REFUSE;
+    if (banned(admission, public_key, now_ms) ||
+        entry->role == (taps ? KEYRING_WORKER : KEYRING_TAP))
+        return BUS_REFUSE;
+    if (taps)
+        set_mark(&admission->tapping, public_key, 0);
+    return BUS_ADMIT;
+}
+
+size_t admission_replace(struct admission *admission, const char *const *lines, size_t n,
+                         bool *ret_tap)
+{
+    struct admission_mark *mark, *next;
+    size_t damaged = keyring_replace(admission->keyring, lines, n);
+    admission->told = true;
+    *ret_tap = false;
+    HASH_ITER (hh, admission->tapping, mark, next) {
+        const struct keyring_entry *entry = admission_find(admission, mark->public_key);
+        *ret_tap |= entry == NULL || entry->role == KEYRING_WORKER;
+    }
+    return damaged;
+}
+
+void admission_forget_taps(struct admission *admission)
+{
+    clear_marks(&admission->tapping);
+}
+
+void admission_ban(struct admission *admission, const char *public_key, int64_t now_ms)
+{
+    if (public_key[0] != '\0' && HASH_COUNT(admission->banned) < ADMISSION_BANS_MAX)
+        set_mark(&admission->banned, public_key, now_ms + ADMISSION_BAN_MS);
+}

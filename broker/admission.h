@@ -1,0 +1,50 @@
+/* Who may connect to this broker, and who was sent away of late. */
+#ifndef BROKER_ADMISSION_H
+#define BROKER_ADMISSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/bus.h"
+#include "common/containers.h"
+#include "common/keyring.h"
+
+/* How long an unknown key waits for its answer after the start, rather than being refused:
+ * orchestrators have not told yet who was invited. */
+#define ADMISSION_LATER_MS 5000
+#define ADMISSION_BAN_MS 10000 /* for a key whose peer was expelled */
+#define ADMISSION_BANS_MAX 4096
+
+struct admission_mark;
+
+struct admission {
+    struct keyring *keyring;        /* NULL: nobody is asked for a key */
+    struct keyring_pair pair;       /* the brokers' */
+    struct admission_mark *tapping; /* keys that came to the taps since those were opened */
+    struct admission_mark *banned;
+    int64_t started_ms;
+    bool told; /* an orchestrator has told who was invited */
+};
+
+/* Reads the brokers' pair and who may connect from the directory; NULL: no keys at all. 0, or what
+ * keyring_load() returns. */
+int admission_open(struct admission *admission, const char *dir, int64_t now_ms, struct err *err);
+void admission_release(struct admission *admission); /* wipes the secret key */
+
+/* Whether the key may come to the taps (or else to the ROUTER) now. */
+enum bus_answer admission_answer(struct admission *admission, const char *public_key, bool taps,
+                                 int64_t now_ms);
+/* Who proved to have that key; NULL: nobody that may be here. Only with a keyring. */
+const struct keyring_entry *admission_find(const struct admission *admission,
+                                           const char *public_key);
+/* Takes over what an orchestrator told; returns how many lines were damaged. *ret_tap: a key that
+ * came to the taps is not known any more. */
+size_t admission_replace(struct admission *admission, const char *const *lines, size_t n,
+                         bool *ret_tap);
+/* The taps were opened anew: nobody is there. */
+void admission_forget_taps(struct admission *admission);
+/* The key is refused for a while. */
+void admission_ban(struct admission *admission, const char *public_key, int64_t now_ms);
+
+#endif
