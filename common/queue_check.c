@@ -122,7 +122,22 @@ static void check_meta(const struct check *check, const char *sub, const struct 
     message_release(&message);
 }
 
-/* How many of the dependencies are not DONE; reports those that do not exist. */
+/* Whether the words of `succ:dep`, which a commit of dep counts down, name the subtask. */
+static bool is_successor(const struct check *check, const char *dep, const char *sub)
+{
+    const char *at = redis_str(sub_field(check, &check->fields, "succ", dep), NULL);
+    size_t len = strlen(sub);
+    while (*at != '\0') {
+        size_t word = strcspn(at, " ");
+        if (word == len && memcmp(at, sub, len) == 0)
+            return true;
+        at += word + (at[word] == ' ');
+    }
+    return false;
+}
+
+/* How many of the dependencies are not DONE; reports those that do not exist, and those that
+ * do not know of it. */
 static int64_t count_waits(const struct check *check, const char *sub)
 {
     int64_t waits = 0;
@@ -137,8 +152,11 @@ static int64_t count_waits(const struct check *check, const char *sub)
         const char *text = redis_str(sub_field(check, &check->fields, "sub", dep), &text_len);
         if (word > 0 && !queue_line_parse(&line, text, text_len))
             find(check, sub, "its dependency %s is not in the task", dep);
-        else if (word > 0 && line.state != SUB_DONE)
+        else if (word > 0 && line.state != SUB_DONE) {
             waits++;
+            if (!is_successor(check, dep, sub))
+                find(check, sub, "its dependency %s does not tell it when it is done", dep);
+        }
         at += word + 1;
     }
     return waits;

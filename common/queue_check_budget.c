@@ -173,8 +173,13 @@ void queue_check_account(const char *name, const struct redis_value *flat,
         else
             find(&check, "", "%s: what is reserved of it is not readable", whose);
     }
-    if (redis_len(flat) > 0)
+    if (redis_len(flat) > 0) {
+        struct bytes day = bytes_of(queue_field(flat, "day"));
+        int64_t number;
+        if (!queue_word_int(&(struct queue_word){day.data, day.len}, &number) || number < 0)
+            find(&check, "", "%s has no day: what was spent of it today counts as nothing", whose);
         check_budget(&check, (struct queue_word){"", 0}, whose,
                      bytes_of(queue_field(flat, "sums")));
+    }
     free(check.sums);
 }

@@ -13,6 +13,7 @@
 
 #define TEXTS 5 /* of an item */
 #define SCORE_MAX_MS 9e15
+#define COUNT_MAX ((int64_t)1 << 40)
 
 /* One queue_scan(), until the details of all entries are there. */
 struct scan {
@@ -220,7 +221,8 @@ static void count_answered(void *ctx, const struct redis_value *value)
     free(ctx);
     struct counting *counting = count.counting;
     queue_failed(value, &counting->err);
-    *count.sum += redis_int(value);
+    int64_t number = redis_int(value);
+    *count.sum += number > 0 && number < COUNT_MAX ? number : 0;
     if (--counting->missing > 0)
         return;
     bool failed = counting->err.text[0] != '\0';
