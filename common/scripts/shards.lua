@@ -49,7 +49,7 @@ for number = 0, 63 do
         given = given + 1
     elseif holder == me then
         mine[#mine + 1] = shard
-    elseif not gives[shard] and not (holder and living[holder]) then
+    elseif not (holder and living[holder]) then
         free[#free + 1] = shard
     end
 end

@@ -60,6 +60,16 @@ static void ask(const char *member, int64_t ms)
     ask_giving(member, ms, NULL, 0);
 }
 
+/* Asks again and again until it has them all. */
+static void ask_until_all_are_held(const char *member, int64_t ms)
+{
+    int64_t end_ms = clock_ms() + PROBE_WAIT_MS;
+    do
+        ask(member, ms);
+    while (share.held < SHARD_COUNT && clock_ms() < end_ms);
+    assert_int_equal(share.held, SHARD_COUNT);
+}
+
 /* --- shares ---------------------------------------------------------------------------------- */
 
 static void one_takes_all_and_keeps_the_terms(void **state)
@@ -98,6 +108,21 @@ static void a_second_one_gets_what_the_first_gives_back_and_no_shard_is_anothers
     }
 }
 
+static void what_was_given_back_may_come_back_with_another_term(void **state)
+{
+    (void)state;
+    ask("a", LONG_MS);
+    struct queue_share a = share;
+    ask_giving("a", LONG_MS, &a, 10);
+    assert_int_equal(share.held, SHARD_COUNT - 10);
+    assert_int_equal(share.free, 10);
+    ask("a", LONG_MS);
+    assert_int_equal(share.held, SHARD_COUNT);
+    for (int shard = 0; shard < SHARD_COUNT; shard++)
+        assert_true(shard < 10 ? share.terms[shard] > a.terms[shard]
+                               : share.terms[shard] == a.terms[shard]);
+}
+
 static void three_divide_what_does_not_divide(void **state)
 {
     (void)state;
@@ -125,9 +150,7 @@ static void what_a_dead_one_had_is_taken_when_its_lease_has_ended(void **state)
     (void)state;
     ask("a", 50);
     struct queue_share a = share;
-    do
-        ask("b", LONG_MS);
-    while (share.held < SHARD_COUNT);
+    ask_until_all_are_held("b", LONG_MS);
     assert_int_equal(share.members, 1);
     for (int shard = 0; shard < SHARD_COUNT; shard++)
         assert_true(share.terms[shard] > a.terms[shard]);
@@ -154,9 +177,7 @@ static void a_lease_does_not_outlast_a_clock_that_was_set_back(void **state)
 {
     (void)state;
     ask("a", 3600 * 1000); /* as if Redis's clock had been an hour ahead */
-    do
-        ask("b", 100);
-    while (share.held < SHARD_COUNT);
+    ask_until_all_are_held("b", 100);
     assert_int_equal(share.members, 1);
 }
 
@@ -425,6 +446,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(one_takes_all_and_keeps_the_terms),
         TEST(a_second_one_gets_what_the_first_gives_back_and_no_shard_is_anothers),
+        TEST(what_was_given_back_may_come_back_with_another_term),
         TEST(three_divide_what_does_not_divide),
         TEST(what_a_dead_one_had_is_taken_when_its_lease_has_ended),
         TEST(who_leaves_gives_all_back_at_once),
