@@ -6,9 +6,8 @@
 #include "common/config.h"
 
 /* Runs until SIGTERM or SIGINT; returns an exit code. name: NULL for the host's. ready_fd: -1, or
- * where "ready\n" is written once the daemon leads and follows, or stands by for one that does; a
- * sentence instead when Redis cannot be reached at first. Of several daemons one is active; the
- * others take over within 5 s of its end. */
+ * where "ready\n" is written once the daemon has its share of the shards, or others have them all;
+ * a sentence instead when Redis cannot be reached at first. Several daemons share the shards. */
 int daemon_run(const struct config *config, const char *name, int ready_fd);
 
 #endif
