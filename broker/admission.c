@@ -61,6 +61,7 @@ int admission_open(struct admission *admission, const char *dir, int64_t now_ms,
 
 void admission_release(struct admission *admission)
 {
+    clear_marks(&admission->admitted);
     clear_marks(&admission->tapping);
     clear_marks(&admission->banned);
     keyring_free(&admission->keyring);
@@ -85,8 +86,9 @@ static bool banned(struct admission *admission, const char *public_key, int64_t 
 }
 
 enum bus_answer admission_answer(struct admission *admission, const char *public_key, bool taps,
-                                 int64_t now_ms)
+                                 int64_t now_ms, bool *ret_first)
 {
+    *ret_first = false;
     const struct keyring_entry *entry = admission_find(admission, public_key);
     if (entry == NULL)
         return !admission->told && now_ms - admission->started_ms < ADMISSION_LATER_MS ? BUS_LATER
@@ -96,6 +98,8 @@ enum bus_answer admission_answer(struct admission *admission, const char *public
         return BUS_REFUSE;
     if (taps)
         set_mark(&admission->tapping, public_key, 0);
+    *ret_first = find_mark(admission->admitted, public_key) == NULL;
+    set_mark(&admission->admitted, public_key, 0);
     return BUS_ADMIT;
 }
 
@@ -106,11 +110,24 @@ size_t admission_replace(struct admission *admission, const char *const *lines, 
     size_t damaged = keyring_replace(admission->keyring, lines, n);
     admission->told = true;
     *ret_tap = false;
+    HASH_ITER (hh, admission->admitted, mark, next)
+        if (admission_find(admission, mark->public_key) == NULL)
+            remove_mark(&admission->admitted, mark);
     HASH_ITER (hh, admission->tapping, mark, next) {
         const struct keyring_entry *entry = admission_find(admission, mark->public_key);
         *ret_tap |= entry == NULL || entry->role == KEYRING_WORKER;
     }
     return damaged;
+}
+
+const char **admission_admitted(const struct admission *admission, size_t *ret_n)
+{
+    const char **keys = mem_must_zalloc((HASH_COUNT(admission->admitted) + 1) * sizeof *keys);
+    size_t n = 0;
+    for (struct admission_mark *at = admission->admitted; at != NULL; at = at->hh.next)
+        keys[n++] = at->public_key;
+    *ret_n = n;
+    return keys;
 }
 
 void admission_forget_taps(struct admission *admission)

@@ -19,9 +19,10 @@
 struct admission_mark;
 
 struct admission {
-    struct keyring *keyring;        /* NULL: nobody is asked for a key */
-    struct keyring_pair pair;       /* the brokers' */
-    struct admission_mark *tapping; /* keys that came to the taps since those were opened */
+    struct keyring *keyring;         /* NULL: nobody is asked for a key */
+    struct keyring_pair pair;        /* the brokers' */
+    struct admission_mark *admitted; /* keys that came in since the start, and are known still */
+    struct admission_mark *tapping;  /* keys that came to the taps since those were opened */
     struct admission_mark *banned;
     int64_t started_ms;
     bool told; /* an orchestrator has told who was invited */
@@ -33,8 +34,9 @@ int admission_open(struct admission *admission, const char *dir, int64_t now_ms,
 void admission_release(struct admission *admission); /* wipes the secret key */
 
 /* Whether the key may come to the taps (or else to the ROUTER) now. */
+/* *ret_first: it is admitted for the first time. */
 enum bus_answer admission_answer(struct admission *admission, const char *public_key, bool taps,
-                                 int64_t now_ms);
+                                 int64_t now_ms, bool *ret_first);
 /* Who proved to have that key; NULL: nobody that may be here. Only with a keyring. */
 const struct keyring_entry *admission_find(const struct admission *admission,
                                            const char *public_key);
@@ -42,6 +44,8 @@ const struct keyring_entry *admission_find(const struct admission *admission,
  * came to the taps is not known any more. */
 size_t admission_replace(struct admission *admission, const char *const *lines, size_t n,
                          bool *ret_tap);
+/* The keys that came in since the start and are known still; the caller frees the list alone. */
+const char **admission_admitted(const struct admission *admission, size_t *ret_n);
 /* The taps were opened anew: nobody is there. */
 void admission_forget_taps(struct admission *admission);
 /* The key is refused for a while. */

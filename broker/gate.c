@@ -54,20 +54,36 @@ void broker_foreign(struct broker *broker, const struct bus_peer *id, const char
 /* --- getting in --------------------------------------------------------------------------- */
 
 /* Both are called with the broker as their socket's context. */
+/* member: NULL: to all who tell keys. */
+static void report_admitted(struct broker *broker, struct member *member)
+{
+    struct message message = {.type = MESSAGE_admitted};
+    const char **keys = admission_admitted(&broker->admission, &message.admitted.n_keys);
+    message.admitted.keys = keys;
+    if (member != NULL)
+        broker_send(broker, member, &message);
+    for (struct member *at = broker->members.by_id; member == NULL && at != NULL; at = at->hh.next)
+        if (at->tells_keys)
+            broker_send(broker, at, &message);
+    free(keys);
+}
+
 static enum bus_answer admit(struct broker *broker, const char *public_key, const char *address,
                              bool taps)
 {
-    bool stranger = strcmp(public_key, broker->stranger.public_key) == 0;
+    bool first = false, stranger = strcmp(public_key, broker->stranger.public_key) == 0;
     broker->now_ms = clock_ms();
     enum bus_answer answer =
         stranger ? BUS_REFUSE
-                 : admission_answer(&broker->admission, public_key, taps, broker->now_ms);
+                 : admission_answer(&broker->admission, public_key, taps, broker->now_ms, &first);
 #ifdef ORCH_TESTING
     if (getenv("ORCH_TEST_ADMIT_STRANGERS") != NULL)
         answer = BUS_ADMIT;
 #endif
     if (answer == BUS_REFUSE && !stranger)
         refused(broker, public_key, address, taps ? "taps" : "broker");
+    if (first)
+        report_admitted(broker, NULL);
     return answer;
 }
 
@@ -271,14 +287,16 @@ static void reopen_taps(struct broker *broker)
     loop_timer_start(broker->reopen_timer, REOPEN_TAPS_MS, REOPEN_TAPS_MS);
 }
 
-void broker_take_keys(struct broker *broker, const struct msg_keys *keys)
+void broker_take_keys(struct broker *broker, struct member *from, const struct msg_keys *keys)
 {
     struct member *member, *next;
     bool tap;
     if (broker->admission.keyring == NULL)
         return;
+    from->tells_keys = true;
     if (admission_replace(&broker->admission, keys->keys, keys->n_keys, &tap) > 0)
         broker_reject(broker, "a key in a list of keys that makes no sense");
+    report_admitted(broker, from); /* it may be on nobody's list itself, from here on */
     HASH_ITER (hh, broker->members.by_id, member, next) {
         if (!bus_secure(broker->router) || !is_revoked(broker, member))
             continue;

@@ -296,8 +296,7 @@ static void on_status(struct broker *broker, struct member *member, const struct
 
 static void on_keys(struct broker *broker, struct member *member, const struct message *message)
 {
-    (void)member; /* perhaps not there any more afterwards */
-    broker_take_keys(broker, &message->keys);
+    broker_take_keys(broker, member, &message->keys); /* the member may be gone afterwards */
 }
 
 /* --- who may say what --------------------------------------------------------------------- */

@@ -24,6 +24,7 @@ struct member {
     char *boot;            /* owned */
     bool orchestrator;     /* a client whose source begins with "orchestrator/" */
     bool refused;          /* an offer of it was refused: it waits for a window message */
+    bool tells_keys;       /* it has sent keys, and is told who came with them */
     bool gone;             /* can't be reached; removed before the loop's turn ends */
     int64_t heard_ms;
     UT_hash_handle hh;

@@ -100,7 +100,7 @@ bool broker_floods(struct broker *broker, const struct bus_peer *id);
 /* Timer: opens the taps again. */
 void broker_try_taps(void *ctx);
 /* The list of who was invited; who is not on it any more is cut off. */
-void broker_take_keys(struct broker *broker, const struct msg_keys *keys);
+void broker_take_keys(struct broker *broker, struct member *from, const struct msg_keys *keys);
 
 /* --- send.c: messages, events and complaints ---------------------------------------------- */
 

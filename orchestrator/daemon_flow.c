@@ -242,8 +242,8 @@ static void broker_said(void *ctx, int broker, const struct message *message)
         event.task = message->window.task;
         event.sub = message->window.sub;
         break;
-    case MESSAGE_worker_info:
-        daemon_keys_worker(daemon->keys, message->worker_info.name);
+    case MESSAGE_admitted:
+        daemon_keys_admitted(daemon->keys, &message->admitted);
         return;
     default:
         return; /* a newer broker's */

@@ -9,15 +9,13 @@
 #include "schemas/mem.h"
 
 #define LOOK_MS 500
-#define ASK_MS 2000 /* between questions for who is there, while somebody is expected */
 
 struct daemon_keys {
     struct queue *queue;
     struct peer *peer;
     struct loop_timer *timer;
-    int64_t changes;  /* that the list has; -1: there is no list yet */
-    int64_t asked_ms; /* when brokers were asked for their workers */
-    bool looking;     /* answers of Redis are to come */
+    int64_t changes; /* that the list has; -1: there is no list yet */
+    bool looking;    /* answers of Redis are to come */
     bool foreign;
     bool told;               /* lines were sent as they are now */
     struct queue_key *items; /* names are owned */
@@ -93,36 +91,24 @@ void daemon_keys_welcome(struct daemon_keys *keys, int broker)
 
 /* --- who has come ----------------------------------------------------------------------------- */
 
-static bool is_expected(const struct queue_key *key, int64_t now_ms)
-{
-    return key->role == KEYRING_WORKER && !key->joined && key->expires_ms > 0 &&
-           !queue_key_expired(key, now_ms);
-}
-
-static void ask(struct daemon_keys *keys)
-{
-    struct message status = {.type = MESSAGE_status};
-    int64_t now_ms = clock_wall_ms();
-    bool expected = false;
-    for (size_t i = 0; i < keys->n_items && !expected; i++)
-        expected = is_expected(&keys->items[i], now_ms);
-    if (!expected || clock_ms() - keys->asked_ms < ASK_MS)
-        return;
-    keys->asked_ms = clock_ms();
-    peer_send_all(keys->peer, &status);
-}
-
-void daemon_keys_worker(struct daemon_keys *keys, const char *name)
+static void note_joined(struct daemon_keys *keys, const char *public_key)
 {
     int64_t now_ms = clock_wall_ms();
-    for (size_t i = 0; keys != NULL && !keys->foreign && i < keys->n_items; i++) {
+    for (size_t i = 0; i < keys->n_items; i++) {
         struct queue_key *key = &keys->items[i];
-        if (!is_expected(key, now_ms) || strcmp(key->name, name) != 0)
+        if (key->joined || queue_key_expired(key, now_ms) ||
+            strcmp(key->public_key, public_key) != 0)
             continue;
-        log_info("worker %s, which was invited, has joined", name);
+        log_info("%s %s, which was invited, has joined", keyring_role_name(key->role), key->name);
         key->joined = true;
-        queue_keys_joined(keys->queue, name, key->public_key, NULL, NULL);
+        queue_keys_joined(keys->queue, key->name, public_key, NULL, NULL);
     }
+}
+
+void daemon_keys_admitted(struct daemon_keys *keys, const struct msg_admitted *admitted)
+{
+    for (size_t i = 0; keys != NULL && !keys->foreign && i < admitted->n_keys; i++)
+        note_joined(keys, admitted->keys[i]);
 }
 
 /* --- looking ---------------------------------------------------------------------------------- */
@@ -168,7 +154,6 @@ static void look(void *ctx)
     struct daemon_keys *keys = ctx;
     if (keys->looking || keys->foreign)
         return;
-    ask(keys);
     keys->looking = true;
     queue_keys_changes(keys->queue, got_changes, keys);
 }

@@ -17,8 +17,8 @@ struct daemon_keys *daemon_keys_new(uv_loop_t *loop, const struct config *config
 void daemon_keys_free(struct daemon_keys **keys);
 /* A broker has welcomed us: it may have been away. keys may be NULL, here and below. */
 void daemon_keys_welcome(struct daemon_keys *keys, int broker);
-/* A broker has told of a worker. */
-void daemon_keys_worker(struct daemon_keys *keys, const char *name);
+/* A broker has told who came. */
+void daemon_keys_admitted(struct daemon_keys *keys, const struct msg_admitted *admitted);
 /* While Redis is not the one that it should be, nothing of it is believed. */
 void daemon_keys_doubt(struct daemon_keys *keys, bool foreign);
 

@@ -43,6 +43,7 @@ struct actor {
     size_t got[MESSAGE_TYPE_COUNT];
     struct msg_broker_info info; /* numbers only */
     char topic[200];             /* of the last event */
+    char admitted[512];          /* keys, as last told */
 };
 
 #define UNTIL(t, condition)                                                                        \
@@ -114,6 +115,14 @@ static int teardown(void **state)
 
 /* --- actors ------------------------------------------------------------------------------- */
 
+static void keep_admitted(struct actor *actor, const struct msg_admitted *admitted)
+{
+    actor->admitted[0] = '\0';
+    for (size_t i = 0; i < admitted->n_keys; i++)
+        snprintf(actor->admitted + strlen(actor->admitted),
+                 sizeof actor->admitted - strlen(actor->admitted), "%s\n", admitted->keys[i]);
+}
+
 static void on_frame(void *ctx, const struct bus_peer *from, const uint8_t *data, size_t len)
 {
     struct actor *actor = ctx;
@@ -127,6 +136,8 @@ static void on_frame(void *ctx, const struct bus_peer *from, const uint8_t *data
         actor->got[message.type]++;
         if (message.type == MESSAGE_broker_info)
             actor->info = message.broker_info;
+        if (message.type == MESSAGE_admitted)
+            keep_admitted(actor, &message.admitted);
     } else {
         return;
     }
@@ -582,6 +593,32 @@ static void a_key_is_put_off_until_an_orchestrator_has_told_who_was_invited(void
     leave(&orchestrator);
 }
 
+static void who_tells_keys_is_told_who_came_with_them(void **state)
+{
+    struct test *t = *state;
+    struct actor worker = {0}, tap = {0}, orchestrator = {0};
+    allowed_key(t, &tap, "tap-screen");
+    start_broker(t);
+    new_key(t, &worker);
+    enter_orchestrator(t, &orchestrator);
+    tell_keys(t, &orchestrator, "worker a", &worker);
+    assert_int_equal(orchestrator.got[MESSAGE_admitted], 1);
+    assert_null(strstr(orchestrator.admitted, worker.keys.own.public_key));
+    open_at(t, &worker, BUS_DEALER, true);
+    UNTIL(t, strstr(orchestrator.admitted, worker.keys.own.public_key) != NULL);
+    open_at(t, &tap, BUS_SUB, true);
+    UNTIL(t, strstr(orchestrator.admitted, tap.keys.own.public_key) != NULL);
+    /* Also who asks later. */
+    orchestrator.admitted[0] = '\0';
+    tell_keys(t, &orchestrator, "worker a", &worker);
+    assert_non_null(strstr(orchestrator.admitted, worker.keys.own.public_key));
+    tell_keys(t, &orchestrator, NULL, NULL);
+    assert_null(strstr(orchestrator.admitted, worker.keys.own.public_key));
+    leave(&worker);
+    leave(&tap);
+    leave(&orchestrator);
+}
+
 static void a_revoked_workers_messages_are_dropped_at_once(void **state)
 {
     struct test *t = *state;
@@ -770,6 +807,7 @@ int main(void)
         TEST(a_worker_speaks_of_itself_and_of_its_tasks_only, setup_quiet),
         TEST(who_is_invited_comes_in_without_a_restart, setup),
         TEST(a_key_is_put_off_until_an_orchestrator_has_told_who_was_invited, setup),
+        TEST(who_tells_keys_is_told_who_came_with_them, setup_quiet),
         TEST(a_revoked_workers_messages_are_dropped_at_once, setup_quiet),
         TEST(a_revoked_workers_connection_ends_and_it_does_not_come_back, setup),
         TEST(a_revoked_tap_hears_nothing_more_and_others_do, setup_quiet),
