@@ -75,12 +75,33 @@ void accounts_spend(struct accounts *accounts, int broker)
         accounts->list[broker].credit--;
 }
 
+/* Neither has credit nor will get some. */
+static bool starves(const struct account *account)
+{
+    return account->introduced && account->credit == 0 && account->owed == 0;
+}
+
 void accounts_owe(struct accounts *accounts, int broker)
 {
     for (int i = 0; i < accounts->n && !accounts->list[broker].introduced; i++)
         if (accounts->list[i].introduced)
             broker = i;
+    for (int i = 0; i < accounts->n && !starves(&accounts->list[broker]); i++)
+        if (starves(&accounts->list[i]))
+            broker = i;
     accounts->list[broker].owed++;
+}
+
+bool accounts_uneven(const struct accounts *accounts)
+{
+    int64_t most = 0;
+    bool any = false;
+    for (int i = 0; i < accounts->n; i++) {
+        const struct account *account = &accounts->list[i];
+        any = any || (account->introduced && account->credit == 0);
+        most = account->credit > most ? account->credit : most;
+    }
+    return any && most > 1;
 }
 
 int64_t accounts_owed(const struct accounts *accounts, int broker)

@@ -22,8 +22,8 @@ void accounts_divide(struct accounts *accounts, int64_t free_places, int64_t mos
 int64_t accounts_credit(const struct accounts *accounts, int broker);
 /* A dispatch has come. */
 void accounts_spend(struct accounts *accounts, int broker);
-/* A place is free again: it is owed to the broker that used it, or to another when that one is
- * gone. */
+/* A place is free again: it is owed to a broker that has nothing, or else to the one that used it,
+ * or to another when that one is gone. */
 void accounts_owe(struct accounts *accounts, int broker);
 /* What is to be granted now; 0 for a broker that does not know us. */
 int64_t accounts_owed(const struct accounts *accounts, int broker);
@@ -31,6 +31,9 @@ int64_t accounts_owed(const struct accounts *accounts, int broker);
 void accounts_pay(struct accounts *accounts, int broker, int64_t grant);
 /* All that is granted and not yet used. */
 int64_t accounts_granted(const struct accounts *accounts);
+/* One broker has used up its credit while another leaves some unused: the places are to be divided
+ * anew, for the offers may all be with the first one. */
+bool accounts_uneven(const struct accounts *accounts);
 /* The least credit of any broker that knows us: none of them may believe that it has more. */
 int64_t accounts_least(const struct accounts *accounts);
 

@@ -420,6 +420,8 @@ static void fill_beat(void *ctx, struct msg_beat *beat)
     struct worker *worker = ctx;
     struct gpu_usage usage = gpu_usage(worker->gpu);
     grant_owed(worker);
+    if (accounts_uneven(worker->accounts))
+        worker_introduce(worker);
     tell_states(worker);
     tell_runtime(worker);
     beat->running = n_busy(worker);

@@ -61,6 +61,39 @@ static void credit_goes_round(void **state)
     accounts_free(&accounts);
 }
 
+/* It came back while all places were used by the others. */
+static void a_broker_that_has_nothing_gets_the_next_place(void **state)
+{
+    (void)state;
+    struct accounts *accounts = accounts_new(2);
+    accounts_introduce(accounts, 0);
+    accounts_introduce(accounts, 1);
+    accounts_divide(accounts, 0, INT64_MAX);
+    accounts_owe(accounts, 1);
+    accounts_owe(accounts, 1);
+    accounts_owe(accounts, 1);
+    assert_int_equal(accounts_owed(accounts, 0), 1);
+    assert_int_equal(accounts_owed(accounts, 1), 2);
+    accounts_free(&accounts);
+}
+
+static void credit_that_one_lacks_and_another_does_not_use_is_uneven(void **state)
+{
+    (void)state;
+    struct accounts *accounts = accounts_new(2);
+    accounts_introduce(accounts, 0);
+    assert_false(accounts_uneven(accounts));
+    accounts_introduce(accounts, 1);
+    accounts_divide(accounts, 4, INT64_MAX);
+    assert_false(accounts_uneven(accounts));
+    accounts_spend(accounts, 0);
+    accounts_spend(accounts, 0);
+    assert_true(accounts_uneven(accounts));
+    accounts_spend(accounts, 1);
+    assert_false(accounts_uneven(accounts)); /* the last one stays where it is */
+    accounts_free(&accounts);
+}
+
 static void places_of_a_lost_broker_go_to_another(void **state)
 {
     (void)state;
@@ -125,6 +158,8 @@ int main(void)
         cmocka_unit_test(places_are_divided_and_each_broker_gets_one),
         cmocka_unit_test(credit_goes_round),
         cmocka_unit_test(places_of_a_lost_broker_go_to_another),
+        cmocka_unit_test(a_broker_that_has_nothing_gets_the_next_place),
+        cmocka_unit_test(credit_that_one_lacks_and_another_does_not_use_is_uneven),
         cmocka_unit_test(what_the_limits_hold_back_is_owed),
         cmocka_unit_test(backoff_doubles_up_to_its_most),
     };
