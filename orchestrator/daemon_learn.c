@@ -9,9 +9,10 @@
 #include "orchestrator/daemon_state.h"
 #include "schemas/mem.h"
 
-#define TELL_MOST 64    /* records in one entry */
-#define READ_MS 1000    /* how often what others told is read */
-#define ALONE_MS 600000 /* so long those that were there may come back, and read what they missed  \
+#define TELL_MOST 64 /* records in one entry */
+#define READ_MS 1000 /* how often what others told is read */
+#define ALONE_MS                                                                                   \
+    600000              /* so long those that were there may come back, and read what they missed  \
                          */
 #define RECORD_MAX 8192 /* bytes; what is larger is no timing record */
 
