@@ -150,7 +150,7 @@ enum queue_status queue_status_of(const struct redis_value *value, struct err *e
     if (redis_type(value) == REDIS_ARRAY)
         value = redis_at(value, 0);
     const char *text = redis_str(value, NULL);
-    for (size_t i = 0; i < STATUSES; i++)
+    for (size_t i = 0; i < QUEUE_REFUSED; i++) /* the others are no script's to say */
         if (strcmp(text, statuses[i]) == 0)
             return (enum queue_status)i;
     err_set(err, 0, "Redis answered a script with \"%.100s\", which is no answer of it", text);

@@ -75,7 +75,7 @@ static int fail(const struct store *store, int code, struct err *err)
         {SQLITE_BUSY, -EBUSY, "another process holds it locked"},
         {SQLITE_LOCKED, -EBUSY, "another process holds it locked"},
         {SQLITE_FULL, -ENOSPC, "the disk is full: make room"},
-        {SQLITE_CORRUPT, -EBADMSG, "it is damaged: move the file away, or restore a copy"},
+        {SQLITE_CORRUPT, -EUCLEAN, "it is damaged: move the file away, or restore a copy"},
         {SQLITE_NOTADB, -EBADMSG, "it is no SQLite file: move it away"},
         {SQLITE_CANTOPEN, -EACCES, "check its directory and permissions"},
         {SQLITE_READONLY, -EACCES, "it cannot be written: check its permissions"},
@@ -264,6 +264,52 @@ int store_open(struct store **ret, const char *path, struct err *err)
         *ret = store;
     else
         store_close(&store);
+    return rc;
+}
+
+/* --- damage -------------------------------------------------------------------------------- */
+
+/* 0; -EUCLEAN: SQLite finds it damaged; another errno: it cannot be looked at. */
+static int look_for_damage(const char *path, struct err *err)
+{
+    struct store *store = NULL;
+    sqlite3_stmt *statement = NULL;
+    int rc = open_file(&store, path, SQLITE_OPEN_READWRITE, err);
+    if (rc == 0)
+        rc = prepare(store, &statement, "PRAGMA quick_check(1)", err);
+    if (rc == 0) {
+        int code = sqlite3_step(statement);
+        const char *word = (const char *)sqlite3_column_text(statement, 0);
+        if (code != SQLITE_ROW)
+            rc = fail(store, code, err);
+        else if (word != NULL && strcmp(word, "ok") != 0)
+            rc = fail(store, SQLITE_CORRUPT, err);
+    }
+    sqlite3_finalize(statement);
+    store_close(&store);
+    return rc;
+}
+
+int store_set_aside(const char *path, char **ret_name, struct err *err)
+{
+    static const char *const parts[] = {"-wal", "-shm", ""}; /* the log goes with its file */
+    int rc = look_for_damage(path, err);
+    if (rc != -EUCLEAN)
+        return rc == 0 ? err_set(err, -EEXIST, "profile store %s is not damaged", path) : rc;
+    char *name = mem_must_printf("%s.damaged-%lld", path, (long long)clock_wall_ms());
+    rc = 0;
+    for (size_t i = 0; i < sizeof parts / sizeof *parts && rc == 0; i++) {
+        char *from = mem_must_printf("%s%s", path, parts[i]);
+        char *to = mem_must_printf("%s%s", name, parts[i]);
+        if (rename(from, to) != 0 && (errno != ENOENT || *parts[i] == '\0'))
+            rc = err_set(err, -errno, "cannot rename %s: %s", from, strerror(errno));
+        free(from);
+        free(to);
+    }
+    if (rc == 0)
+        *ret_name = name;
+    else
+        free(name);
     return rc;
 }
 

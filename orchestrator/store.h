@@ -38,10 +38,14 @@ struct store_row {
 };
 STAILQ_HEAD(store_rows, store_row);
 
-/* Opens, creates or migrates. 0; -EBUSY: locked; -EBADMSG: damaged, or of a newer version; -EIO and
- * others; each with a sentence. */
+/* Opens, creates or migrates. 0; -EBUSY: locked; -EUCLEAN: damaged;
+ * -EBADMSG: no store, or one of a newer version; -EIO and others; each with a sentence. */
 int store_open(struct store **ret, const char *path, struct err *err);
 void store_close(struct store **store); /* accepts NULL */
+/* Makes room for a new store where the one at path is damaged: its files are given the suffix
+ * ".damaged-<Unix time in ms>". 0 and the new name, which the caller frees; -EEXIST: what is there
+ * is not damaged (any more); another errno. */
+int store_set_aside(const char *path, char **ret_name, struct err *err);
 /* All rows in one transaction. A batch with a task is on the disk when this returns; others are
  * safe against a crash of the process at once, against one of the machine soon. Undecodable timing
  * records are counted in *ret_bad. Errors as above; then nothing of the batch was kept. */

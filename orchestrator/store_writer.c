@@ -90,6 +90,37 @@ struct store_counts store_writer_counts(const struct store_writer *writer)
 
 /* --- batches -------------------------------------------------------------------------------- */
 
+/* Time changes nothing about it. */
+static bool is_of_the_file(int rc)
+{
+    return rc == -EBADMSG || rc == -EUCLEAN;
+}
+
+static int open_and_write(struct store_writer *writer)
+{
+    int rc = 0;
+    if (writer->store == NULL)
+        rc = store_open(&writer->store, writer->path, &writer->err);
+    return rc == 0 ? store_write(writer->store, &writer->batch, &writer->bad, &writer->err) : rc;
+}
+
+/* The file is damaged. Whether there is another one now, or room for it. */
+static bool make_room(struct store_writer *writer)
+{
+    char *name = NULL;
+    struct err err = {""};
+    store_close(&writer->store);
+    int rc = store_set_aside(writer->path, &name, &err);
+    if (rc == 0)
+        log_error("profile store %s is damaged: it is named %s now, and history begins anew; "
+                  "`sqlite3 %s .recover` may save what is in it",
+                  writer->path, name, name);
+    else if (rc != -EEXIST)
+        log_error("%s", err.text);
+    free(name);
+    return rc == 0 || rc == -EEXIST;
+}
+
 /* In the thread pool. */
 static void write_batch(uv_work_t *work)
 {
@@ -100,11 +131,11 @@ static void write_batch(uv_work_t *work)
         any = any || row->kind != STORE_BARRIER;
     writer->rc = 0;
     writer->bad = 0;
-    if (any && writer->store == NULL)
-        writer->rc = store_open(&writer->store, writer->path, &writer->err);
-    if (any && writer->rc == 0)
-        writer->rc = store_write(writer->store, &writer->batch, &writer->bad, &writer->err);
-    if (writer->rc == -EBADMSG || writer->rc == -EIO)
+    if (any)
+        writer->rc = open_and_write(writer);
+    if (writer->rc == -EUCLEAN && make_room(writer))
+        writer->rc = open_and_write(writer);
+    if (is_of_the_file(writer->rc) || writer->rc == -EIO)
         store_close(&writer->store); /* perhaps the file is exchanged */
 }
 
@@ -127,7 +158,7 @@ static bool handle_failure(struct store_writer *writer)
     if (!writer->complained)
         log_error("%s; timing rows are dropped until it works again", writer->err.text);
     writer->complained = true;
-    return writer->rc != -EBADMSG && now - writer->failing_since_ms < GIVE_UP_MS;
+    return !is_of_the_file(writer->rc) && now - writer->failing_since_ms < GIVE_UP_MS;
 }
 
 static void batch_written(uv_work_t *work, int status)
