@@ -80,6 +80,7 @@ static enum bus_answer admit(struct broker *broker, const char *public_key, cons
     if (getenv("ORCH_TEST_ADMIT_STRANGERS") != NULL)
         answer = BUS_ADMIT;
 #endif
+    broker->refused_taps += answer == BUS_REFUSE && !stranger && taps ? 1 : 0;
     if (answer == BUS_REFUSE && !stranger)
         refused(broker, public_key, address, taps ? "taps" : "broker");
     if (first)

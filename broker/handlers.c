@@ -287,7 +287,7 @@ static void on_status(struct broker *broker, struct member *member, const struct
                         .events = broker->events,
                         .rejected = broker->rejected,
                         .connections = (int64_t)counts.open,
-                        .refused = broker->refused.count + (int64_t)counts.failed,
+                        .refused = broker->refused_taps + (int64_t)counts.failed,
                         .foreign = broker->foreign.count,
                         .cut = (int64_t)counts.cut},
     };

@@ -56,8 +56,9 @@ struct broker {
     int64_t dispatched, events, rejected;
     int64_t rejected_told, rejected_told_ms; /* as of the last line in the log */
     struct complaint refused, foreign, expelled;
-    int64_t sequence; /* of the broker's own events */
-    struct buf out;   /* reused by every send */
+    int64_t refused_taps; /* of the refused: at the taps */
+    int64_t sequence;     /* of the broker's own events */
+    struct buf out;       /* reused by every send */
 };
 
 /* --- handlers.c: what each message does --------------------------------------------------- */

@@ -92,7 +92,8 @@ int bus_subscribe(struct bus *bus, const char *prefix); /* SUB only */
 struct bus_counts {
     size_t open;
     uint64_t cut;     /* by us, since the start: too many, too silent, or by bus_cut() */
-    uint64_t failed;  /* that broke off, or spoke another language, before they were admitted */
+    uint64_t failed;  /* that ended without having sent a frame, and not by us: were refused, spoke
+                         another language, broke off (and subscribers, of a XPUB) */
     uint64_t starved; /* times that there was no descriptor for one */
 };
 void bus_counts(const struct bus *bus, struct bus_counts *ret);

@@ -12,14 +12,14 @@
 #include "schemas/mem.h"
 
 #define EVENTS                                                                                     \
-    (ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED |    \
-     ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
+    (ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED | ZMQ_EVENT_CLOSED | ZMQ_EVENT_DISCONNECTED)
 
 struct slot {
     uint64_t serial; /* of the connection; 0: none */
     int64_t since_ms;
     uint32_t frames; /* since the last sweep */
     unsigned blamed;
+    bool spoke; /* a frame came over it */
     bool settled;
     bool cut; /* its end is not yet told */
 };
@@ -62,6 +62,10 @@ static void gone(struct bus_door *door, int fd)
     struct slot *slot = slot_of(door, fd);
     if (slot == NULL)
         return;
+    if (!slot->spoke && !slot->cut && door->forgiven > 0)
+        door->forgiven--;
+    else if (!slot->spoke && !slot->cut)
+        door->counts.failed++;
     *slot = (struct slot){0};
     door->counts.open--;
 }
@@ -100,12 +104,8 @@ static int deliver_event(struct bus *monitor)
         accepted(door, (int)value);
     else if (event == ZMQ_EVENT_DISCONNECTED || event == ZMQ_EVENT_CLOSED)
         gone(door, (int)value);
-    else if (event == ZMQ_EVENT_ACCEPT_FAILED)
-        door->counts.starved++;
-    else if (door->forgiven > 0)
-        door->forgiven--;
     else
-        door->counts.failed++;
+        door->counts.starved++;
     return 0;
 }
 
@@ -165,6 +165,8 @@ void bus_door_frame(struct bus *bus, int fd, struct bus_peer *ret)
     ret->fd = fd;
     ret->serial = slot != NULL ? slot->serial : 0;
     ret->frames = slot != NULL ? ++slot->frames : 0;
+    if (slot != NULL)
+        slot->spoke = true;
 }
 
 /* The connection over which the peer's frame came, if it is still there. */

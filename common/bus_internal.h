@@ -73,7 +73,7 @@ void bus_zap_leave(struct bus *bus); /* after the socket was closed */
 /* Before the socket is bound. */
 int bus_door_open(struct bus *bus, uv_loop_t *loop, size_t max_connections, struct err *err);
 void bus_door_close(struct bus *bus); /* before the socket is closed */
-/* The next connection that breaks off is our own doing: it is not counted. */
+/* The next connection that ends without a frame is our own: it is not counted. */
 void bus_door_forgive(struct bus *bus);
 /* Notes that a frame came over descriptor fd, and fills in ret->fd, serial and frames. */
 void bus_door_frame(struct bus *bus, int fd, struct bus_peer *ret);
