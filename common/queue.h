@@ -100,6 +100,13 @@ struct queue_node {
     bool expands;         /* its result is a plan: the task is not finished before expand() */
 };
 
+/* Most of one submit; more is an ERROR with a sentence, at once, and nothing is stored. */
+#define QUEUE_SUBS_MAX 100000
+#define QUEUE_DEPS_MAX 10000 /* of one subtask: what the record `work` holds */
+#define QUEUE_EDGES_MAX 1000000
+#define QUEUE_WORK_MAX ((size_t)64 << 20) /* bytes of one subtask's records */
+#define QUEUE_BYTES_MAX ((size_t)512 << 20)
+
 /* Money in 1e-9 USD, and tokens. */
 struct queue_spend {
     int64_t nano_usd;
@@ -259,8 +266,8 @@ typedef void queue_event_fn(void *ctx, const struct queue_event *event);
 /* Damaged entries are skipped, logged once and counted. */
 
 /* Follows the outboxes of all shards from their checkpoints, on a connection of its own, until
- * queue_close(). fn is called in order per shard; between batches nothing is buffered. Orchestrators
- * divide the shards among themselves: queue_daemon.h. */
+ * queue_close(). fn is called in order per shard; between batches nothing is buffered.
+ * Orchestrators divide the shards among themselves: queue_daemon.h. */
 int queue_follow(struct queue *queue, queue_event_fn *fn, void *ctx, struct err *err);
 /* Everything of the shard up to and with stream id `id` has been applied: stored as the shard's
  * checkpoint, and the outbox is trimmed. Nothing happens when it stands there or later already, or

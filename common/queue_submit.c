@@ -34,6 +34,59 @@ static void add_node(struct queue_args *args, const struct queue_node *node)
     queue_args_bytes(args, node->meta.data, node->meta.len);
 }
 
+/* --- limits --------------------------------------------------------------------------------- */
+
+/* What is counted of the nodes of a task. A plan's are bounded by whoever reads it. */
+struct amount {
+    size_t subs, deps, edges, work, bytes;
+    const char *widest, *largest; /* ids of the nodes with most dependencies, and most bytes */
+};
+
+static struct amount amount_of(const struct queue_node *nodes, size_t n)
+{
+    struct amount amount = {.subs = n, .widest = "", .largest = ""};
+    for (size_t i = 0; i < n; i++) {
+        size_t bytes = nodes[i].work.len + nodes[i].meta.len;
+        if (nodes[i].n_deps > amount.deps) {
+            amount.deps = nodes[i].n_deps;
+            amount.widest = nodes[i].id;
+        }
+        if (bytes > amount.work) {
+            amount.work = bytes;
+            amount.largest = nodes[i].id;
+        }
+        amount.edges += nodes[i].n_deps;
+        amount.bytes += bytes;
+    }
+    return amount;
+}
+
+/* Whether all is within the limits of queue.h; else why not. */
+static bool within_limits(const struct queue_node *nodes, size_t n, struct err *err)
+{
+    struct amount has = amount_of(nodes, n);
+    if (has.subs > QUEUE_SUBS_MAX)
+        err_set(err, 0, "%zu subtasks are more than the %d that a task may have: split it",
+                has.subs, QUEUE_SUBS_MAX);
+    else if (has.deps > QUEUE_DEPS_MAX)
+        err_set(err, 0,
+                "subtask %s has %zu dependencies, of %d that it may have: join some of them in "
+                "subtasks between",
+                has.widest, has.deps, QUEUE_DEPS_MAX);
+    else if (has.edges > QUEUE_EDGES_MAX)
+        err_set(err, 0, "%zu dependencies are more than the %d that a task may have: split it",
+                has.edges, QUEUE_EDGES_MAX);
+    else if (has.work > QUEUE_WORK_MAX)
+        err_set(err, 0, "subtask %s has %zu MiB, of %zu that it may have: give it less",
+                has.largest, has.work >> 20, QUEUE_WORK_MAX >> 20);
+    else if (has.bytes > QUEUE_BYTES_MAX)
+        err_set(err, 0, "%zu MiB are more than the %zu that a task may have: split it",
+                has.bytes >> 20, QUEUE_BYTES_MAX >> 20);
+    else
+        return true;
+    return false;
+}
+
 static void add_limits(struct queue_args *args, const struct queue_spend *limit)
 {
     if (limit->nano_usd <= 0 && limit->tokens <= 0)
@@ -97,6 +150,11 @@ void queue_submit(struct queue *queue, const struct queue_task *task, queue_fn *
     size_t chunks = count_chunks(task);
     if (chunks == 0) {
         fn(ctx, QUEUE_ERROR, "a task needs at least one subtask");
+        return;
+    }
+    struct err err;
+    if (!within_limits(task->nodes, task->n_nodes, &err)) {
+        fn(ctx, QUEUE_ERROR, err.text);
         return;
     }
     struct submission *submission = mem_must_zalloc(sizeof *submission);
