@@ -195,8 +195,7 @@ void access_take(struct redis *redis, const char *name, access_fn *fn, void *ctx
 /* --- keeping ---------------------------------------------------------------------------------- */
 
 struct access {
-    struct queue *queue;
-    char own_key[KEYRING_KEY_SIZE]; /* of this daemon; "": it has none */
+    struct redis *redis;
     struct loop_timer *timer;
     bool refused; /* this user may not manage users: another daemon does */
 };
@@ -241,11 +240,11 @@ static void got_key(void *ctx, const struct redis_value *value)
     if (redis_type(value) == REDIS_ERR) {
         log_debug("who is invited is not known now: %s", redis_str(value, NULL));
     } else if (!stands(redis_str(value, NULL))) {
-        redis_command(queue_redis(access->queue), kept, access, 3,
+        redis_command(access->redis, kept, access, 3,
                       (const char *[]){"HDEL", ACCESS_KEY, looking->name}, NULL);
-        drop_users(queue_redis(access->queue), looking->name, kept, access);
+        drop_users(access->redis, looking->name, kept, access);
     } else if (looking->make && parse(&entry, looking->line)) {
-        send_user(queue_redis(access->queue), looking->name, &entry, kept, access);
+        send_user(access->redis, looking->name, &entry, kept, access);
     } else if (looking->make) {
         log_warn("the entry of `%.100s` in " ACCESS_KEY " is damaged: invite it again",
                  looking->name);
@@ -264,7 +263,7 @@ static void look(struct access *access, const struct redis_value *value, bool ma
         looking->make = make;
         looking->name = mem_must_strdup(redis_str(redis_at(value, i), NULL));
         looking->line = mem_must_strdup(redis_str(redis_at(value, i + 1), NULL));
-        redis_command(queue_redis(access->queue), got_key, looking, 3,
+        redis_command(access->redis, got_key, looking, 3,
                       (const char *[]){"HGET", QUEUE_KEYS_KEY, looking->name}, NULL);
     }
 }
@@ -282,38 +281,23 @@ static void drop_expired(void *ctx, const struct redis_value *value)
 static void time_to_look(void *ctx)
 {
     struct access *access = ctx;
-    if (redis_connected(queue_redis(access->queue)) &&
-        redis_pending(queue_redis(access->queue)) == 0)
-        redis_simple(queue_redis(access->queue), drop_expired, access, "HGETALL " ACCESS_KEY);
-}
-
-/* An invited daemon is seen by this alone: its invitation does not expire any more. */
-static void find_self(void *ctx, const struct queue_key *keys, size_t n, const char *err)
-{
-    struct access *access = ctx;
-    (void)err;
-    for (size_t i = 0; i < n; i++)
-        if (strcmp(keys[i].public_key, access->own_key) == 0 && !keys[i].joined &&
-            !queue_key_expired(&keys[i], clock_wall_ms()))
-            queue_keys_joined(access->queue, keys[i].name, keys[i].public_key, NULL, NULL);
+    if (redis_connected(access->redis) && redis_pending(access->redis) == 0)
+        redis_simple(access->redis, drop_expired, access, "HGETALL " ACCESS_KEY);
 }
 
 static void connected(void *ctx)
 {
     struct access *access = ctx;
     access->refused = false;
-    redis_simple(queue_redis(access->queue), make_users, access, "HGETALL " ACCESS_KEY);
-    if (access->own_key[0] != '\0')
-        queue_keys_list(access->queue, find_self, access);
+    redis_simple(access->redis, make_users, access, "HGETALL " ACCESS_KEY);
 }
 
-int access_open(struct access **ret, uv_loop_t *loop, const struct config *config, struct err *err)
+int access_open(struct access **ret, uv_loop_t *loop, const struct redis_options *options,
+                struct err *err)
 {
     static const struct redis_callbacks callbacks = {.up = connected};
     struct access *access = mem_must_zalloc(sizeof *access);
-    if (config->curve)
-        keyring_load_public(config->curve_keys, "orchestrator", access->own_key, NULL);
-    int rc = queue_open(&access->queue, loop, &config->redis, &callbacks, access, err);
+    int rc = redis_open(&access->redis, loop, options, &callbacks, access, err);
     if (rc != 0) {
         free(access);
         return rc;
@@ -331,6 +315,6 @@ void access_close(struct access **access_ptr)
     if (access == NULL)
         return;
     loop_timer_free(&access->timer);
-    queue_close(&access->queue);
+    redis_close(&access->redis);
     free(access);
 }

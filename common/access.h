@@ -9,7 +9,6 @@
 
 #include <stddef.h>
 
-#include "common/config.h"
 #include "common/err.h"
 #include "common/keyring.h"
 #include "common/loop.h"
@@ -39,10 +38,10 @@ void access_give(struct redis *redis, const struct access_grant *grant, access_f
 /* Drops the user of that name, and with it its connections. */
 void access_take(struct redis *redis, const char *name, access_fn *fn, void *ctx);
 
-/* Keeps the users as they are to be, on a connection of its own; and says that this daemon has
- * joined, if it was invited. */
+/* Keeps the users as they are to be, on a connection of its own. */
 struct access;
-int access_open(struct access **ret, uv_loop_t *loop, const struct config *config, struct err *err);
+int access_open(struct access **ret, uv_loop_t *loop, const struct redis_options *options,
+                struct err *err);
 void access_close(struct access **access); /* accepts NULL */
 
 /* The rules of a role as words of ACL SETUSER, behind the password; for tests and for who makes

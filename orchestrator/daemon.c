@@ -215,7 +215,7 @@ static int open_all(struct daemon *daemon, struct err *err)
         rc = peer_open(&daemon->peer, &daemon->loop, daemon->config, source, daemon->boot,
                        &daemon_peer_callbacks, daemon, err);
     if (rc == 0)
-        rc = access_open(&daemon->access, &daemon->loop, daemon->config, err);
+        rc = access_open(&daemon->access, &daemon->loop, &daemon->config->redis, err);
     if (rc == 0)
         rc = queue_follow_begin(daemon->queue, daemon_queue_event, daemon, err);
     if (rc != 0)

@@ -8,6 +8,7 @@
 
 #include "common/bus.h"
 #include "common/clock.h"
+#include "common/peer.h"
 #include "orchestrator/progress.h"
 #include "orchestrator/task_json.h"
 #include "schemas/mem.h"
@@ -124,13 +125,17 @@ static void open_taps(struct watch *watch)
     char prefix[TASK_ID_SIZE + 16];
     snprintf(prefix, sizeof prefix, "task.%s.chunk", watch->task);
     watch->taps = mem_must_zalloc((config->n_brokers + 1) * sizeof *watch->taps);
-    for (size_t i = 0; i < config->n_brokers; i++) {
+    struct bus_keys store;
+    const struct bus_keys *keys;
+    bool has_keys = peer_keys(config, "tap", &store, &keys, NULL) == 0;
+    for (size_t i = 0; i < config->n_brokers && has_keys; i++) {
         struct bus_options options = {
-            .kind = BUS_SUB, .endpoint = config->taps[i], .subscribe = prefix};
+            .kind = BUS_SUB, .endpoint = config->taps[i], .subscribe = prefix, .keys = keys};
         if (bus_open(&watch->taps[watch->n_taps], &watch->client->loop, &options, tap_frame, watch,
                      NULL) == 0)
             watch->n_taps++;
     }
+    explicit_bzero(&store, sizeof store);
 }
 
 static void draw_due(void *ctx)

@@ -234,7 +234,7 @@ static int make_token(struct invite *invite)
     const struct msg_invitation record = {
         .name = invite->name,
         .role = keyring_role_name(invite->role),
-        .expires_ms = invite->role == KEYRING_TAP ? 0 : invite->expires_ms,
+        .expires_ms = invite->expires_ms,
         .broker_key = invite->broker_key,
         .public_key = invite->pair.public_key,
         .secret_key = invite->pair.secret_key,
@@ -430,7 +430,7 @@ const struct command command_invite = {
         "The token holds addresses, the brokers' public key, a key pair and a Redis user of its\n"
         "own, and what the machine needs of the configuration; keys of providers stay where the\n"
         "configuration says that they are, on that machine. Inviting a name again makes its\n"
-        "earlier token worthless. A tap's key itself ends with --expires.\n\n"
+        "earlier token worthless.\n\n"
         "examples:\n  orchestrator invite --worker ollama-0\n"
         "  orchestrator invite --worker box2 --provider ollama --concurrency 2\n",
     .options = options,

@@ -5,7 +5,9 @@
 #include <string.h>
 
 #include "common/bus.h"
+#include "common/clock.h"
 #include "common/containers.h"
+#include "common/peer.h"
 #include "orchestrator/client.h"
 #include "orchestrator/render.h"
 #include "orchestrator/stack.h"
@@ -13,6 +15,9 @@
 #include "schemas/mem.h"
 
 #define FLUSH_MS 100 /* what was printed is seen after this at the latest */
+#define REOPEN_MIN_MS 1000
+#define REOPEN_MAX_MS 60000
+#define SILENT_MS 8000 /* how long nothing may come before that is said */
 
 static const struct command_option options[] = {
     {"json", 0, NULL, "print one JSON object a line", false},
@@ -29,6 +34,17 @@ struct source {
     UT_hash_handle hh;
 };
 
+struct tap;
+
+/* At one broker. One that does not know our key (yet) lets nothing through, and zmq gives up then:
+ * what stays silent is opened anew. */
+struct outlet {
+    struct tap *tap;
+    struct bus *bus;
+    bool heard;
+    int64_t opened_ms, wait_ms;
+};
+
 struct tap {
     struct client client;
     const char *pattern; /* NULL: every topic */
@@ -41,8 +57,10 @@ struct tap {
     bool stopped;        /* by a signal, or because nobody reads */
     struct source *sources;
     struct tap_record *record;
-    struct bus **sockets;
-    size_t n_sockets;
+    struct outlet *outlets;
+    size_t n_outlets;
+    char *prefix; /* of the topics subscribed to */
+    bool told;    /* that nothing comes */
     struct buf line;
 };
 
@@ -103,10 +121,12 @@ static bool wanted(const struct tap *tap, const char *topic)
 
 static void frame_came(void *ctx, const struct bus_peer *peer, const uint8_t *data, size_t len)
 {
-    struct tap *tap = ctx;
+    struct outlet *outlet = ctx;
+    struct tap *tap = outlet->tap;
     struct message message;
     const char *topic;
     (void)peer;
+    outlet->heard = true;
     if (tap->over)
         return;
     if (event_decode(&message, &topic, data, len) != 0) {
@@ -148,6 +168,42 @@ static char *literal_prefix(const char *pattern)
     return mem_must_strndup(pattern, strcspn(pattern, "*?[\\"));
 }
 
+static int outlet_open(struct outlet *outlet, const char *endpoint, struct err *err)
+{
+    struct tap *tap = outlet->tap;
+    struct bus_keys store;
+    struct bus_options socket = {.kind = BUS_SUB, .endpoint = endpoint, .subscribe = tap->prefix};
+    int rc = peer_keys(tap->client.config, "tap", &store, &socket.keys, err);
+    if (rc == 0)
+        rc = bus_open(&outlet->bus, &tap->client.loop, &socket, frame_came, outlet, err);
+    explicit_bzero(&store, sizeof store);
+    outlet->opened_ms = clock_ms();
+    return rc;
+}
+
+static void reopen_silent(void *ctx)
+{
+    struct tap *tap = ctx;
+    const struct config *config = tap->client.config;
+    struct err err = {0};
+    for (size_t i = 0; i < tap->n_outlets; i++) {
+        struct outlet *outlet = &tap->outlets[i];
+        if (outlet->heard || clock_ms() - outlet->opened_ms < outlet->wait_ms)
+            continue;
+        if (outlet->wait_ms >= SILENT_MS && !tap->told) {
+            fprintf(stderr,
+                    "nothing comes from %s: perhaps nothing happens, perhaps it does not let this "
+                    "key in (`orchestrator keys list` where it was invited)\n",
+                    config->taps[i]);
+            tap->told = true;
+        }
+        bus_close(&outlet->bus);
+        if (outlet_open(outlet, config->taps[i], &err) != 0)
+            fprintf(stderr, "%s\n", err.text);
+        outlet->wait_ms = outlet->wait_ms < REOPEN_MAX_MS / 2 ? 2 * outlet->wait_ms : REOPEN_MAX_MS;
+    }
+}
+
 static int tap_open(struct tap *tap, const struct invocation *invocation)
 {
     const struct config *config = tap->client.config;
@@ -155,22 +211,20 @@ static int tap_open(struct tap *tap, const struct invocation *invocation)
     struct err err = {0};
     if (file != NULL && tap_record_open(&tap->record, &tap->client.loop, file, &err) != 0)
         return command_fail(invocation, EXIT_USAGE, "%s", err.text);
-    char *prefix = literal_prefix(tap->pattern != NULL ? tap->pattern : "");
-    tap->glob = tap->pattern != NULL && strlen(prefix) < strlen(tap->pattern);
-    tap->all = *prefix == '\0';
-    tap->sockets = mem_must_zalloc((config->n_brokers + 1) * sizeof *tap->sockets);
+    tap->prefix = literal_prefix(tap->pattern != NULL ? tap->pattern : "");
+    tap->glob = tap->pattern != NULL && strlen(tap->prefix) < strlen(tap->pattern);
+    tap->all = *tap->prefix == '\0';
+    tap->outlets = mem_must_zalloc((config->n_brokers + 1) * sizeof *tap->outlets);
     int code = EXIT_DONE;
     for (size_t i = 0; code == EXIT_DONE && i < config->n_brokers; i++) {
-        const struct bus_options socket = {
-            .kind = BUS_SUB, .endpoint = config->taps[i], .subscribe = prefix};
-        if (bus_open(&tap->sockets[i], &tap->client.loop, &socket, frame_came, tap, &err) != 0)
+        tap->outlets[i] = (struct outlet){.tap = tap, .wait_ms = REOPEN_MIN_MS};
+        tap->n_outlets = i + 1;
+        if (outlet_open(&tap->outlets[i], config->taps[i], &err) != 0)
             code = command_fail(invocation, EXIT_UNREACHABLE, "%s", err.text);
-        tap->n_sockets = i + 1;
     }
     if (config->broker_local && !stack_running(config))
         fputs("the local stack does not run: waiting for it (`orchestrator up -d` starts it)\n",
               stderr);
-    free(prefix);
     return code;
 }
 
@@ -178,9 +232,10 @@ static int tap_close(struct tap *tap, const struct invocation *invocation, int c
 {
     struct source *source, *next;
     struct err err = {0};
-    for (size_t i = 0; i < tap->n_sockets; i++)
-        bus_close(&tap->sockets[i]);
-    free(tap->sockets);
+    for (size_t i = 0; i < tap->n_outlets; i++)
+        bus_close(&tap->outlets[i].bus);
+    free(tap->outlets);
+    free(tap->prefix);
     if (tap_record_close(&tap->record, &err) != 0)
         code = command_fail(invocation, EXIT_FAILED, "%s", err.text);
     HASH_ITER (hh, tap->sources, source, next) {
@@ -195,11 +250,15 @@ static int tap_close(struct tap *tap, const struct invocation *invocation, int c
 static int listen_until(struct tap *tap, const struct invocation *invocation, int64_t timeout_ms)
 {
     struct loop_timer *flush = loop_timer_new(&tap->client.loop, flush_due, tap);
+    struct loop_timer *reopen = loop_timer_new(&tap->client.loop, reopen_silent, tap);
+    if (tap->client.config->curve)
+        loop_timer_start(reopen, REOPEN_MIN_MS, REOPEN_MIN_MS);
     loop_on_stop(&tap->client.loop, stop_signalled, tap);
     loop_timer_start(flush, FLUSH_MS, FLUSH_MS);
     bool late = loop_run_until(&tap->client.loop, &tap->over, timeout_ms) != 0;
     loop_stop_release(&tap->client.loop);
     loop_timer_free(&flush);
+    loop_timer_free(&reopen);
     if (late && tap->count > 0)
         return command_fail(invocation, EXIT_STOPPED, "%lld of %lld events came in time",
                             (long long)(tap->count - tap->left), (long long)tap->count);

@@ -24,7 +24,7 @@ struct bench {
     struct fixture fixture;
     uv_loop_t loop;
     struct queue *queue;
-    struct config config;
+    struct redis_options redis;
     bool done;
     struct buf text; /* of the last answer, each element on a line */
 };
@@ -37,8 +37,8 @@ static int open_bench(void **state)
     fixture_init(&bench->fixture);
     fixture_redis_start(&bench->fixture);
     loop_init(&bench->loop);
-    bench->config.redis = fixture_redis_options(&bench->fixture);
-    if (queue_open(&bench->queue, &bench->loop, &bench->config.redis, &callbacks, NULL, &err) != 0)
+    bench->redis = fixture_redis_options(&bench->fixture);
+    if (queue_open(&bench->queue, &bench->loop, &bench->redis, &callbacks, NULL, &err) != 0)
         fail_msg("%s", err.text);
     *state = bench;
     return 0;
@@ -132,7 +132,7 @@ static void invite(struct bench *bench, const char *name, enum keyring_role role
 static struct redis *open_as(struct bench *bench, char *user)
 {
     static const struct redis_callbacks callbacks = {0};
-    struct redis_options options = bench->config.redis;
+    struct redis_options options = bench->redis;
     struct redis *redis = NULL;
     options.user = user;
     options.password = (char[]){"pass"};
@@ -236,7 +236,7 @@ static struct access *keep(struct bench *bench)
 {
     struct access *access = NULL;
     struct err err = {""};
-    if (access_open(&access, &bench->loop, &bench->config, &err) != 0)
+    if (access_open(&access, &bench->loop, &bench->redis, &err) != 0)
         fail_msg("%s", err.text);
     return access;
 }
