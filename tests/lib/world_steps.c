@@ -87,7 +87,7 @@ static void learn_taken(struct world_known *known, const struct flow_event *even
 static void learn(struct world *world, int index, const struct flow_event *event)
 {
     struct world_daemon *daemon = &world->daemons[index];
-    struct world_known none, *known = &none;
+    struct world_known none = {0}, *known = &none;
     if (event->task != NULL && *event->task != '\0') {
         struct world_name name = world_name_of(event->task, event->sub);
         known = name.sub >= 0 ? &daemon->known[name.task][name.sub] : &none;
