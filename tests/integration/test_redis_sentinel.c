@@ -121,6 +121,22 @@ static int serving(void)
 
 /* --- finding ------------------------------------------------------------------------------ */
 
+/* Asks for a failover to the first server until it serves: one may be given up half way, and then
+ * nobody begins another. */
+static bool led_back(void *ctx)
+{
+    (void)ctx;
+    if (serving() == FIRST)
+        return true;
+    char second[16];
+    snprintf(second, sizeof second, "%d", c.servers.ports[SECOND]);
+    const char *master =
+        servers_ask(&c.servers, SENTINEL, "sentinel get-master-addr-by-name " MASTER);
+    if (strstr(master, second) != NULL)
+        servers_ask(&c.servers, SENTINEL, "sentinel failover " MASTER);
+    return false;
+}
+
 static void the_master_is_found_and_followed(void **state)
 {
     (void)state;
@@ -140,11 +156,8 @@ static void the_master_is_found_and_followed(void **state)
     servers_wait(&c.servers, FIRST, "info replication", "master_link_status:up");
     for (int i = 0; i < SENTINELS; i++)
         servers_wait(&c.servers, SENTINEL + i, "info sentinel", "status=ok");
-    c.up = false;
-    servers_wait(&c.servers, SENTINEL, "sentinel failover " MASTER, "OK"); /* once it is good */
-    wait_for(&c.up);
+    assert_true(fixture_wait(led_back, NULL, WAIT_MS));
     assert_string_equal(ask("GET k"), "before-after");
-    assert_int_equal(serving(), FIRST);
 }
 
 /* The old master is alive but cut off: only the news of the sentinels tells. */
