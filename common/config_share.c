@@ -20,12 +20,17 @@ static void release_item(const struct config_section *section, char *item)
             section->fields[i].kind->release(&section->fields[i], item);
 }
 
-typedef bool keep_fn(const struct config *config, const struct config_worker *worker,
-                     const void *item);
+/* A worker, and what its provider needs of another one. */
+struct needs {
+    struct config_worker worker; /* outside of the array, from which others are removed */
+    char *base;                  /* copy: whom it searches for, or NULL */
+};
 
-/* Keeps those of a section that are needed for the worker. */
+typedef bool keep_fn(const struct needs *needs, const void *item);
+
+/* Keeps those of a section that are needed. */
 static void keep_items(struct config *config, const char *key, keep_fn *needed,
-                       const struct config_worker *worker)
+                       const struct needs *needs)
 {
     for (size_t s = 0; s < config_n_sections; s++) {
         const struct config_section *section = &config_sections[s];
@@ -35,7 +40,7 @@ static void keep_items(struct config *config, const char *key, keep_fn *needed,
         char *items = config_items(config, section, &count);
         for (size_t i = 0; i < count; i++) {
             char *item = items + i * section->size;
-            if (!needed(config, worker, item))
+            if (!needed(needs, item))
                 release_item(section, item);
             else
                 memmove(items + kept++ * section->size, item, section->size);
@@ -44,39 +49,32 @@ static void keep_items(struct config *config, const char *key, keep_fn *needed,
     }
 }
 
-static bool nothing(const struct config *config, const struct config_worker *worker,
-                    const void *item)
+static bool nothing(const struct needs *needs, const void *item)
 {
-    (void)config, (void)worker, (void)item;
+    (void)needs, (void)item;
     return false;
 }
 
-/* The worker's, and the one that it searches for. */
-static bool needed_provider(const struct config *config, const struct config_worker *worker,
-                            const void *item)
+static bool needed_provider(const struct needs *needs, const void *item)
 {
     const struct config_provider *provider = item;
-    const struct config_provider *own = config_provider(config, worker->provider);
-    return strcmp(provider->name, worker->provider) == 0 ||
-           (own != NULL && own->base != NULL && strcmp(provider->name, own->base) == 0);
+    return strcmp(provider->name, needs->worker.provider) == 0 ||
+           (needs->base != NULL && strcmp(provider->name, needs->base) == 0);
 }
 
-static bool needed_model(const struct config *config, const struct config_worker *worker,
-                         const void *item)
+static bool needed_model(const struct needs *needs, const void *item)
 {
+    const struct config_worker *worker = &needs->worker;
     const struct config_model *model = item;
     bool listed = worker->n_models == 0;
-    (void)config;
     for (size_t i = 0; i < worker->n_models && !listed; i++)
         listed = strcmp(worker->models[i], model->alias) == 0;
     return listed && strcmp(model->provider, worker->provider) == 0;
 }
 
-static bool needed_worker(const struct config *config, const struct config_worker *worker,
-                          const void *item)
+static bool needed_worker(const struct needs *needs, const void *item)
 {
-    (void)config;
-    return strcmp(((const struct config_worker *)item)->name, worker->name) == 0;
+    return strcmp(((const struct config_worker *)item)->name, needs->worker.name) == 0;
 }
 
 /* The fields of the top level to their defaults, but for those that begin with a prefix. */
@@ -100,12 +98,16 @@ static int reset_top(struct config *config, const char *const *prefixes, size_t 
 static int keep_worker(struct config *config, const char *name)
 {
     static const char *const prefixes[] = {"bus.", "redis", "queue.", "cache.", "budget."};
-    /* outside of the array, from which others are removed */
-    struct config_worker worker = *config_worker(config, name);
-    keep_items(config, "models", needed_model, &worker);
-    keep_items(config, "providers", needed_provider, &worker);
-    keep_items(config, "workers", needed_worker, &worker);
+    struct needs needs = {.worker = *config_worker(config, name)};
+    const struct config_provider *provider = config_provider(config, needs.worker.provider);
+    if (provider != NULL && provider->base != NULL &&
+        (needs.base = mem_strndup(provider->base, strlen(provider->base))) == NULL)
+        return -ENOMEM;
+    keep_items(config, "models", needed_model, &needs);
+    keep_items(config, "providers", needed_provider, &needs);
+    keep_items(config, "workers", needed_worker, &needs);
     keep_items(config, "roles", nothing, NULL);
+    free(needs.base);
     return reset_top(config, prefixes, sizeof prefixes / sizeof *prefixes);
 }
 

@@ -50,22 +50,29 @@ static int run(struct buf *out, struct buf *errors, ...)
             break;
     va_end(words);
     int code = fixture_run(&bench->fixture, argv, out, errors != NULL ? errors : &dropped);
+    if (code != 0 && errors == NULL)
+        print_message("%s: %s", argv[1], dropped.len > 0 ? dropped.data : "\n");
     buf_release(&dropped);
     return code;
 }
 
-/* Invites a worker for the only provider and keeps its token. */
-static void invite(const char *name, const char *expires)
+/* Invites a worker and keeps its token. */
+static void invite_for(const char *provider, const char *name, const char *expires)
 {
     struct buf out = {0};
-    assert_int_equal(run(&out, NULL, "invite", "--worker", name, "--provider", "none", "--expires",
-                         expires, "--json", NULL),
+    assert_int_equal(run(&out, NULL, "invite", "--worker", name, "--provider", provider,
+                         "--expires", expires, "--json", NULL),
                      0);
     json_t *object = json_parse(out.data, out.len, NULL);
     free(bench->token);
     bench->token = mem_must_strdup(json_str(object, "token", ""));
     json_decref(object);
     buf_release(&out);
+}
+
+static void invite(const char *name, const char *expires)
+{
+    invite_for("none", name, expires);
 }
 
 static json_t *run_json(const char *command, const char *word)
@@ -171,6 +178,14 @@ static struct asked ask(const char *words)
     return asked;
 }
 
+static void assert_nothing_refused(const char *user)
+{
+    struct asked log = ask("ACL LOG");
+    if (strstr(log.text.len > 0 ? log.text.data : "", user) != NULL)
+        fail_msg("Redis refused something: %s", log.text.data);
+    buf_release(&log.text);
+}
+
 static bool has_user(const char *user)
 {
     struct asked asked = ask("ACL USERS");
@@ -234,16 +249,31 @@ static void assert_refused(const char *token, const char *why)
 
 static bool stack_starts(void)
 {
-    char text[512], listen[64];
+    char text[1024], listen[64];
     struct buf errors = {0};
+    int sim = fixture_free_port();
     snprintf(listen, sizeof listen, "127.0.0.2:%d", fixture_free_port());
     snprintf(text, sizeof text,
              "bus: {curve: {enabled: true}}\n"
-             "providers: {none: {api: noop}}\n"
-             "models: {echo: {provider: none}}\n"
+             "simulator: {port: %d, scenario: scenario.yaml}\n"
+             "providers:\n"
+             "  none: {api: noop}\n"
+             "  sim: {api: openai-compatible, base_url: 'http://127.0.0.1:%d',\n"
+             "        limits: {requests_per_minute: 1000}, breaker: {failures: 2, open_ms: 100}}\n"
+             "models:\n"
+             "  echo: {provider: none}\n"
+             "  dear: {provider: sim, name: sim-medium, price: {input: 1, output: 1}}\n"
              "workers: [{name: box, provider: none}]\n"
+             "roles:\n"
+             "  general: {models: [echo]}\n"
+             "  poet: {models: [dear], cache: 'on', hedge: auto, budget: {task_usd: 1}}\n"
+             "budget: {day_usd: 5}\n"
              "listen: '%s'\n",
-             listen);
+             sim, sim, listen);
+    fixture_write(&bench->fixture, "scenario.yaml",
+                  "rules:\n"
+                  "  - {match: {prompt: flaky, times: 3}, fault: overloaded}\n"
+                  "  - {match: {prompt: slow}, timing: {load_ms: 600000}}\n");
     setenv("ORCHESTRATOR_CONFIG", fixture_write(&bench->fixture, "c.yaml", text), 1);
     int code = run(NULL, &errors, "up", "--detach", NULL);
     if (code != 0)
@@ -307,10 +337,7 @@ static void joined_worker_runs_tasks_until_it_is_revoked(void **state)
     assert_true(fixture_wait(has_joined, (void *)(uintptr_t) "guest", PATIENCE_MS));
     for (worker[0] = '\0'; strcmp(worker, "guest") != 0;) /* both serve it */
         run_task(worker);
-    log = ask("ACL LOG");
-    if (log.len != 0)
-        fail_msg("Redis refused something: %s", log.text.data);
-    buf_release(&log.text);
+    assert_nothing_refused("worker-guest");
 
     json_t *told = run_json("revoke", "guest");
     assert_true(json_bool(told, "connected", false));
@@ -323,10 +350,79 @@ static void joined_worker_runs_tasks_until_it_is_revoked(void **state)
     }
     /* nor with what it has on its disk */
     fixture_kill(&bench->fixture, guest, SIGKILL);
-    start_there((const char *[]){"orchestrator-worker", "--name", "guest", NULL});
+    guest = start_there((const char *[]){"orchestrator-worker", "--name", "guest", NULL});
     assert_true(log_has("WRONGPASS"));
     assert_int_equal(n_workers("guest"), 0);
+    fixture_kill(&bench->fixture, guest, SIGKILL);
     assert_int_equal(run(NULL, NULL, "revoke", "guest", NULL), 2);
+}
+
+static bool is_running(void *ctx)
+{
+    json_t *task = run_json("show", ctx);
+    bool running = strcmp(json_str(json_path(task, "subtasks.0"), "state", ""), "RUNNING") == 0;
+    json_decref(task);
+    return running;
+}
+
+/* Limits, breaker, retries, cache, budgets, a call that is stopped: all that a worker does. */
+static void user_of_a_worker_suffices_for_all_that_it_does(void **state)
+{
+    static const char *const prompts[] = {"one", "one", "flaky", "two"};
+    struct buf out = {0};
+    char id[64];
+    (void)state;
+    invite_for("sim", "rich", "1h");
+    pid_t pid = start_joining(bench->token);
+    assert_true(log_has("serves"));
+    struct asked log = ask("ACL LOG RESET");
+    buf_release(&log.text);
+    for (size_t i = 0; i < sizeof prompts / sizeof *prompts; i++)
+        assert_int_equal(run(NULL, NULL, "submit", "--no-plan", "--role", "poet", "--budget", "1",
+                             prompts[i], NULL),
+                         0);
+    assert_int_equal(
+        run(&out, NULL, "submit", "--no-plan", "--detach", "--role", "poet", "slow", NULL), 0);
+    snprintf(id, sizeof id, "%.*s", (int)strcspn(out.data, "\n"), out.data);
+    assert_true(fixture_wait(is_running, id, PATIENCE_MS));
+    assert_int_equal(run(NULL, NULL, "cancel", id, NULL), 0);
+    fixture_kill(&bench->fixture, pid, SIGTERM);
+    assert_nothing_refused("worker-rich");
+    buf_release(&out);
+    assert_int_equal(run(NULL, NULL, "revoke", "rich", NULL), 0);
+}
+
+/* Over the unix socket, too: Redis knows no difference. */
+static void redis_that_listens_asks_everybody_for_a_password(void **state)
+{
+    const struct redis_options *redis = &bench->config->redis;
+    struct buf out = {0};
+    (void)state;
+    assert_non_null(redis->password);
+    fixture_run(&bench->fixture,
+                (const char *[]){"/usr/bin/redis-cli", "-s", redis->socket, "PING", NULL}, &out,
+                NULL);
+    assert_non_null(strstr(out.data, "NOAUTH"));
+    struct asked asked = ask("CONFIG GET port"); /* TLS alone */
+    assert_string_equal(asked.text.data, "port\n0\n");
+    buf_release(&asked.text);
+    buf_release(&out);
+}
+
+static void doctor_sees_keys_that_others_may_read(void **state)
+{
+    char path[256];
+    struct buf out = {0};
+    (void)state;
+    snprintf(path, sizeof path, "%s/keys/orchestrator.key", bench->fixture.dir);
+    assert_int_equal(chmod(path, 0644), 0);
+    run(&out, NULL, "doctor", "--json", NULL);
+    assert_non_null(strstr(out.data, "others may read the secret key"));
+    assert_int_equal(chmod(path, 0600), 0);
+    buf_clear(&out);
+    run(&out, NULL, "doctor", "--json", NULL);
+    assert_null(strstr(out.data, "others may read"));
+    buf_release(&out);
 }
 
 static void token_is_not_to_be_seen_and_its_files_are_private(void **state)
@@ -516,6 +612,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(joined_worker_runs_tasks_until_it_is_revoked),
+        cmocka_unit_test(user_of_a_worker_suffices_for_all_that_it_does),
+        cmocka_unit_test(redis_that_listens_asks_everybody_for_a_password),
+        cmocka_unit_test(doctor_sees_keys_that_others_may_read),
         cmocka_unit_test(token_is_not_to_be_seen_and_its_files_are_private),
         cmocka_unit_test(token_in_the_environment_is_taken_and_hidden),
         cmocka_unit_test(token_used_twice_makes_one_worker_of_two_processes),

@@ -254,6 +254,116 @@ static void local_stack_that_listens_has_its_broker_there(void **state)
     config_free(&config);
 }
 
+static char *share(const struct config *config, const struct config_share *share)
+{
+    struct buf out = {0};
+    struct err err = {""};
+    if (config_share(config, share, &out, &err) != 0)
+        fail_msg("%s", err.text);
+    return buf_take(&out, NULL);
+}
+
+static const char team[] = "redis: redis://:own@10.0.0.1:6379\n"
+                           "bus: {brokers: 'tcp://10.0.0.1:5570', heartbeat_ms: 700}\n"
+                           "store: /var/profile.db\n"
+                           "budget: {day_usd: 3}\n"
+                           "providers:\n"
+                           "  claude: {api: anthropic, key: env:ANTHROPIC_API_KEY}\n"
+                           "  web: {api: search, base: claude}\n"
+                           "  other: {api: ollama}\n"
+                           "models:\n"
+                           "  sonnet: {provider: claude, name: claude-sonnet-4-5}\n"
+                           "  found: {provider: web, name: claude-sonnet-4-5}\n"
+                           "  qwen: {provider: other, name: q}\n"
+                           "workers:\n"
+                           "  - {name: a, provider: other}\n"
+                           "  - {name: w, provider: web, concurrency: 9}\n"
+                           "roles: {poet: {models: [qwen], system: rhyme}}\n";
+
+static void shared_worker_has_what_it_needs_and_nothing_else(void **state)
+{
+    struct config *config = parse(team);
+    const struct config_share what = {
+        .what = CONFIG_SHARE_WORKER, .worker = "w", .user = "worker-w", .password = "secret"};
+    char *text = share(config, &what);
+    struct config *there = parse(text);
+    (void)state;
+    assert_int_equal(there->n_workers, 1);
+    assert_int_equal(there->workers[0].concurrency, 9);
+    assert_int_equal(there->n_providers, 2); /* and the one that it searches for */
+    assert_non_null(config_provider(there, "claude"));
+    assert_string_equal(config_provider(there, "claude")->keys[0], "env:ANTHROPIC_API_KEY");
+    assert_int_equal(there->n_models, 1);
+    assert_string_equal(there->redis.user, "worker-w");
+    assert_string_equal(there->redis.password, "secret");
+    assert_string_equal(there->redis.host, "10.0.0.1");
+    assert_int_equal(there->beat_ms, 700);
+    assert_true(there->budget.day_usd > 2);
+    assert_true(there->curve);
+    assert_null(strstr(text, "own@"));
+    assert_null(strstr(text, "profile.db"));
+    assert_null(strstr(text, "poet"));
+    assert_null(strstr(text, "qwen"));
+    free(text);
+    config_free(&config);
+    config_free(&there);
+}
+
+static void shared_worker_may_be_new_and_addresses_others(void **state)
+{
+    static const char *const brokers[] = {"tcp://box:1", "tcp://box:9"};
+    struct config *config = parse(team);
+    const struct config_share what = {.what = CONFIG_SHARE_WORKER,
+                                      .worker = "new",
+                                      .provider = "other",
+                                      .concurrency = 3,
+                                      .redis = "rediss://u:p@box:7",
+                                      .redis_ca = "keys/ca.pem",
+                                      .brokers = brokers,
+                                      .n_brokers = 2};
+    char *text = share(config, &what);
+    struct config *there = parse(text);
+    (void)state;
+    assert_string_equal(there->workers[0].name, "new");
+    assert_int_equal(there->workers[0].concurrency, 3);
+    assert_int_equal(there->n_providers, 1);
+    assert_int_equal(there->n_brokers, 2);
+    assert_string_equal(there->taps[1], "tcp://box:10");
+    assert_string_equal(there->redis.user, "u");
+    assert_true(there->redis.tls);
+    assert_non_null(strstr(there->redis.ca, "/keys/ca.pem"));
+    free(text);
+    config_free(&there);
+    config_free(&config);
+}
+
+static void tap_is_told_of_brokers_only_and_daemon_of_all(void **state)
+{
+    struct config *config = parse(team);
+    struct config_share what = {.what = CONFIG_SHARE_BUS};
+    char *text = share(config, &what);
+    (void)state;
+    assert_string_equal(text, "bus:\n"
+                              "  brokers: [\"tcp://10.0.0.1:5570\"]\n"
+                              "  heartbeat_ms: 700\n"
+                              "  curve:\n"
+                              "    enabled: true\n"
+                              "    keys: keys\n");
+    free(text);
+    what.what = CONFIG_SHARE_ALL;
+    text = share(config, &what);
+    struct config *there = parse(text);
+    assert_int_equal(there->n_roles, config->n_roles);
+    assert_int_equal(there->n_models, 3);
+    assert_string_equal(config_role(there, "poet")->system, "rhyme");
+    assert_string_equal(config_role(there, "planner")->system,
+                        config_role(config, "planner")->system);
+    assert_null(strstr(text, "You plan work")); /* every program has it */
+    free(text);
+    config_free(&there);
+    config_free(&config);
+}
+
 static void config_for_people_hides_the_password(void **state)
 {
     (void)state;
@@ -767,6 +877,9 @@ int main(void)
         cmocka_unit_test(bus_is_encrypted_where_it_is_reached_over_the_network),
         cmocka_unit_test(open_bus_must_be_asked_for),
         cmocka_unit_test(local_stack_that_listens_has_its_broker_there),
+        cmocka_unit_test(shared_worker_has_what_it_needs_and_nothing_else),
+        cmocka_unit_test(shared_worker_may_be_new_and_addresses_others),
+        cmocka_unit_test(tap_is_told_of_brokers_only_and_daemon_of_all),
         cmocka_unit_test(config_for_people_hides_the_password),
         cmocka_unit_test(config_errors_say_where_and_what),
         cmocka_unit_test(config_never_repeats_a_key_that_is_written_out),
