@@ -59,10 +59,6 @@ static LIST_HEAD(, tunnel) tunnels = LIST_HEAD_INITIALIZER(tunnels);
 static const struct {
     const char *words, *meaning;
 } meanings[] = {
-    {"No matching host name found",
-     "its certificate is for another host: use the name that is in it"},
-    {"No matching IP address found",
-     "its certificate is not for this address: use the host name that is in it"},
     {"unable to get local issuer certificate",
      "its certificate is not signed by a known CA: name the CA's file, as `redis: {url: "
      "rediss://..., ca: FILE}`"},
@@ -75,12 +71,17 @@ static const struct {
     {"certificate is not yet valid",
      "its certificate is not valid yet: look at the clocks of both machines"},
     {"CERT: Subject checks failed",
-     "its certificate is for another host: use the name that is in it"},
+     "its certificate is for another host: use a name or an address that is in it"},
+    {"TLS socket closed (SSL_write)",
+     "it ended the connection after the handshake: where it demands a certificate of this "
+     "client, set `cert` and `key` in `redis`"},
     {"alert certificate required",
      "it demands a certificate of this client: set `cert` and `key` in `redis`"},
     {"alert unknown ca", "it does not know the CA of this client's certificate: correct `cert`"},
     {"alert bad certificate", "it does not accept this client's certificate: correct `cert`"},
     {"wrong version number", "it speaks no TLS on this port: use its tls-port, or redis://"},
+    {"Connection reset: 0 byte(s) sent to TLS, 0 byte(s) sent to socket",
+     "it speaks no TLS on this port: use its tls-port, or redis://"},
     {"Connection refused", "nothing listens there"},
     {"No route to host", "there is no route to it"},
     {"Network is unreachable", "there is no network to it"},
@@ -241,7 +242,7 @@ static void write_config(const struct tunnel *tunnel, struct buf *out)
                "foreground = yes\npid =\nsyslog = no\ndebug = 5\n[redis]\nclient = yes\n"
                "accept = %s\nconnect = %s%s%s:%d\n"
                "verifyChain = yes\nCAfile = %s\n%s = %s\nsslVersionMin = TLSv1.2\n"
-               "TIMEOUTclose = 0\nTIMEOUTconnect = 5\nTIMEOUTidle = 31536000\n"
+               "TIMEOUTclose = 0\nTIMEOUTconnect = 5\nTIMEOUTbusy = 3\nTIMEOUTidle = 31536000\n"
                "delay = yes\nretry = no\n"
                "socket = l:TCP_NODELAY=1\nsocket = r:TCP_NODELAY=1\nsocket = r:SO_KEEPALIVE=1\n",
                tunnel->path, v6 ? "[" : "", tunnel->host, v6 ? "]" : "", tunnel->port,

@@ -7,7 +7,7 @@ packages_run="redis-server libzmq5 libcurl4 libmsgpackc2 libsqlite3-0 libhiredis
     libjansson4 libmicrohttpd12 ca-certificates openssl stunnel4"
 packages_build="gcc libc6-dev cmake ninja-build pkg-config libzmq3-dev libcurl4-openssl-dev libmsgpack-dev
     libsqlite3-dev libhiredis-dev libyaml-dev libuv1-dev libjansson-dev libmicrohttpd-dev uthash-dev"
-packages_test="libcmocka-dev redis-server bash procps iproute2 jq curl"
+packages_test="libcmocka-dev redis-server bash procps iproute2 jq curl openssl stunnel4"
 packages_ci="clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev jq"
 
 wanted=

@@ -223,6 +223,10 @@ void fixture_redis_start(struct fixture *fixture)
 
 void fixture_redis_kill(struct fixture *fixture, int signal_number)
 {
+    if (fixture->redis_pid == 0) { /* kill(0) would end the caller, and its whole group */
+        errno = ESRCH;
+        die("no redis-server runs");
+    }
     kill(fixture->redis_pid, signal_number);
     waitpid(fixture->redis_pid, NULL, 0);
     fixture->redis_pid = 0;

@@ -8,19 +8,33 @@
 #include <cmocka.h>
 
 #include "schemas/mem.h"
+#include "tests/lib/servers.h"
 
 static void is_up(void *ctx)
 {
     ((struct probe *)ctx)->up = true;
 }
 
+/* One server; with ORCH_TEST_CLUSTER a cluster of three masters, where tests must fail that kill
+ * the server, flush it, open clients of their own or use budgets of a day. */
+static struct redis_options start_redis(struct fixture *fixture)
+{
+    static struct servers cluster;
+    if (getenv("ORCH_TEST_CLUSTER") == NULL) {
+        fixture_redis_start(fixture);
+        return fixture_redis_options(fixture);
+    }
+    servers_init(&cluster, fixture);
+    servers_start_cluster(&cluster, 3, 0, 2000);
+    return (struct redis_options){.cluster = cluster.list, .n_cluster = 3};
+}
+
 void probe_open(struct probe *probe)
 {
     memset(probe, 0, sizeof *probe);
     fixture_init(&probe->fixture);
-    fixture_redis_start(&probe->fixture);
+    struct redis_options options = start_redis(&probe->fixture);
     loop_init(&probe->loop);
-    struct redis_options options = fixture_redis_options(&probe->fixture);
     struct redis_callbacks callbacks = {.up = is_up};
     struct err err = {""};
     assert_int_equal(queue_open(&probe->queue, &probe->loop, &options, &callbacks, probe, &err), 0);
