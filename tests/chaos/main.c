@@ -98,12 +98,12 @@ static bool parse(struct plan *plan, int argc, char **argv)
 
 static void shorten(struct plan *plan)
 {
-    plan->options.kills = 60;
-    plan->options.tasks = 200;
+    plan->options.kills = 40;
+    plan->options.tasks = 120;
     plan->options.passages = 1;
-    plan->options.sweep_s = 15;
-    plan->options.stop_s = 8;
-    plan->options.max_s = 60;
+    plan->options.sweep_s = 12;
+    plan->options.stop_s = 6;
+    plan->options.max_s = 40;
 }
 
 static int64_t wrong(const struct chaos_row *row)
@@ -115,6 +115,8 @@ static void print_row(const struct chaos_row *row)
 {
     const struct oracle_verdict *verdict = &row->verdict;
     const int64_t *bad = verdict->violations;
+    int64_t unexpected = bad[ORACLE_UNEXPECTED] + bad[ORACLE_FSCK] + row->surprises;
+    int64_t paid = bad[ORACLE_PAID] + bad[ORACLE_PAID_TWICE];
     char phase[64];
     snprintf(phase, sizeof phase, "%s", row->phase);
     if (row->points > 0)
@@ -126,9 +128,8 @@ static void print_row(const struct chaos_row *row)
         row->kills[RIG_DAEMON], row->kills[RIG_REDIS], row->stops, (long long)verdict->tasks,
         (long long)verdict->subtasks, (long long)verdict->commits, (long long)verdict->calls,
         (long long)verdict->provider_faults, (long long)verdict->lost_attempts,
-        (long long)bad[ORACLE_LOST], (long long)bad[ORACLE_DUPLICATED],
-        (long long)(bad[ORACLE_UNEXPECTED] + bad[ORACLE_FSCK] + row->surprises),
-        (long long)(bad[ORACLE_PAID] + bad[ORACLE_PAID_TWICE]), row->wall_s);
+        (long long)bad[ORACLE_LOST], (long long)bad[ORACLE_DUPLICATED], (long long)unexpected,
+        (long long)paid, row->wall_s);
     fflush(stdout);
 }
 

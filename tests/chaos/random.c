@@ -83,7 +83,8 @@ static void kill_them(struct rig *rig, struct load *load, const struct chaos_opt
     plan.mean = options->tasks * 7 / 2 / options->kills;
     plan.mean = plan.mean < 2 ? 2 : plan.mean;
     while (total_kills(rig) < options->kills && !rig_interrupted()) {
-        let_run(rig, load, (size_t)(1 + load_pick(&plan.random, 2 * plan.mean)));
+        size_t requests = (size_t)load_pick(&plan.random, 2 * plan.mean) + 1;
+        let_run(rig, load, requests);
         strike(rig, &plan, options->with_stops);
         fill_up(load, options->tasks);
         int64_t now = clock_ms();

@@ -223,7 +223,8 @@ static void continued(struct rig *rig, struct rig_process *process)
 {
     int64_t now = clock_wall_ms();
     kill(process->pid, SIGCONT);
-    process->state = RIG_UP;
+    process->state = process->was_starting ? RIG_STARTING : RIG_UP;
+    process->was_starting = false;
     process->continue_ms = 0;
     if (process->program == RIG_REDIS) {
         oracle_fault(rig->oracle, NULL, process->stopped_ms, now + rig->options.lease_ms);
@@ -293,6 +294,7 @@ static void look_after(struct rig *rig, struct rig_process *process)
     if (process->armed && process->pid != 0 && strstr(process->failpoint, ":stop") != NULL &&
         has_stopped(process)) {
         process->armed = false;
+        process->was_starting = process->state == RIG_STARTING;
         process->state = RIG_UP;
         rig_stop(rig, process, rig->options.lease_ms + 1000);
     }

@@ -41,6 +41,7 @@ struct rig_process {
     bool held_down;         /* not started again */
     bool rests;             /* the same for now: a kill sweep begins its lives one by one */
     bool armed;             /* this life began with a failpoint */
+    bool was_starting;      /* when it was stopped */
     bool was_stopped;       /* in this life */
     bool was_killed;        /* by us: its end is no surprise */
     int64_t down_ms;        /* wall clock since when it has not been ready; 0: it is */
