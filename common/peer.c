@@ -307,32 +307,38 @@ static void on_frame(void *ctx, const struct bus_peer *from, const uint8_t *data
     leave(peer);
 }
 
+/* What was with the broker has to go elsewhere. */
+static void lose(struct link *link)
+{
+    struct peer *peer = link->peer;
+    bool heard = link->heard_once;
+    link->connected = link->heard_once = false;
+    link->introduced_ms = 0;
+    /* The broker may know us all the while: when it is heard again, we introduce ourselves. */
+    link->boot[0] = '\0';
+    if (heard && peer->callbacks.lost != NULL)
+        peer->callbacks.lost(peer->ctx, link->broker);
+}
+
 /* A connection came or went. A new one is a stranger to the broker, even to one that knows us: the
  * beat brings its who. */
 static void on_link(void *ctx, bool up)
 {
     struct link *link = ctx;
-    link->connected = false;
-    link->introduced_ms = 0;
-    if (!up)
-        return;
-    enter(link->peer);
-    send_beat(link->peer, link);
-    leave(link->peer);
+    struct peer *peer = link->peer;
+    enter(peer);
+    lose(link);
+    if (up && !peer->closed)
+        send_beat(peer, link);
+    leave(peer);
 }
 
 /* --- time --------------------------------------------------------------------------------- */
 
-static void check_lost(struct peer *peer, struct link *link, int64_t now)
+static void check_lost(struct link *link, int64_t now)
 {
-    if (!link->heard_once || now - link->heard_ms <= MISSED_BEATS * link->beat_ms)
-        return;
-    link->connected = link->heard_once = false;
-    link->introduced_ms = 0;
-    /* The broker may know us all the while: when it is heard again, we introduce ourselves. */
-    link->boot[0] = '\0';
-    if (peer->callbacks.lost != NULL)
-        peer->callbacks.lost(peer->ctx, link->broker);
+    if (link->heard_once && now - link->heard_ms > MISSED_BEATS * link->beat_ms)
+        lose(link);
 }
 
 static int open_socket(struct link *link, struct bus **ret, struct err *err)
@@ -390,7 +396,7 @@ static void tick(void *ctx)
     for (int i = 0; i < peer->n_links && !peer->closed; i++) {
         if (paused)
             peer->links[i].heard_ms = now;
-        check_lost(peer, &peer->links[i], now);
+        check_lost(&peer->links[i], now);
         if (!peer->closed)
             reopen_silent(&peer->links[i], now);
         if (!peer->closed)

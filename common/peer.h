@@ -20,7 +20,8 @@ struct peer_callbacks {
     void (*message)(void *ctx, int broker, const struct message *message);
     /* welcome has come (max_offers is in it). May be NULL. */
     void (*welcome)(void *ctx, int broker, const struct msg_welcome *welcome);
-    /* Nothing was heard from the broker for three of its beats. May be NULL. */
+    /* The connection to a broker is gone, or nothing was heard of it for three of its beats. May be
+     * NULL. */
     void (*lost)(void *ctx, int broker);
     /* Fills the heartbeat before it is sent. May be NULL. */
     void (*beat)(void *ctx, struct msg_beat *beat);

@@ -447,12 +447,24 @@ void flow_entry_exhausted(struct flow *flow, const struct flow_event *event)
 
 /* --- brokers --------------------------------------------------------------------------------- */
 
+/* What it dispatched last has perhaps reached nobody: the queue is asked at the next tick, rather
+ * than once the grace is over. */
+static void look_again(struct flow *flow, struct entry *entry)
+{
+    struct shard *shard = &flow->shards[entry->shard];
+    shard->next_ms[QUEUE_INDEX_READY] = shard->next_whole_ms = flow->now_ms;
+    flow_entry_remove(flow, entry, false);
+}
+
 void flow_broker_gone(struct flow *flow, int index)
 {
     struct flow_broker *broker = &flow->brokers[index];
-    struct entry *entry;
+    struct entry *entry, *next;
     broker->up = broker->full = false;
     flow_hedges_broker_gone(flow, index);
+    TAILQ_FOREACH_SAFE (entry, &flow->lists[ENTRY_TAKEN], by_state, next)
+        if (entry->broker == index && !entry->buried)
+            look_again(flow, entry);
     while ((entry = TAILQ_FIRST(&broker->offered)) != NULL)
         move(flow, entry, ENTRY_WAITING);
     offer_waiting(flow);

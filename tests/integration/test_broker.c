@@ -809,16 +809,14 @@ static void broker_that_was_killed_is_told_everything_again(void **state)
     leave(&o);
 }
 
-static void peers_notice_a_broker_that_is_gone_for_three_beats(void **state)
+static void peers_notice_at_once_that_a_broker_was_killed(void **state)
 {
     struct test *t = *state;
     struct actor o = {0};
     enter(t, &o, "orchestrator", "o1");
     assert_true(peer_connected(o.peer, 0));
     fixture_kill(&t->fixture, t->broker, SIGKILL);
-    int64_t start = clock_ms();
-    UNTIL(t, o.lost == 1);
-    assert_true(clock_ms() - start >= 2 * BEAT_MS);
+    UNTIL(t, o.lost == 1); /* a silent one, after three beats: see below */
     assert_false(peer_connected(o.peer, 0));
     start_broker(t);
     UNTIL(t, o.welcomed == 2);
@@ -1224,7 +1222,7 @@ int main(void)
         TEST(worker_that_says_bye_has_left),
         TEST(worker_started_again_takes_its_old_place),
         TEST(broker_that_was_killed_is_told_everything_again),
-        TEST(peers_notice_a_broker_that_is_gone_for_three_beats),
+        TEST(peers_notice_at_once_that_a_broker_was_killed),
         TEST(hung_broker_is_lost_and_found),
         TEST(peer_may_be_closed_in_its_callback),
         TEST_QUIET(peer_introduces_itself_once_on_each_connection),

@@ -245,6 +245,33 @@ static void offers_of_a_lost_broker_move_to_another(void **state)
     end();
 }
 
+static void what_a_lost_broker_dispatched_is_looked_at_without_a_grace(void **state)
+{
+    (void)state;
+    start(2);
+    for (int i = 0; i < 200; i++) {
+        if (i % 100 == 0)
+            welcome(i / 100, 10);
+        answer_scans();
+    }
+    ready("t", "a", 0);
+    int broker = only(FLOW_OFFER)->broker;
+    step((struct flow_event){.kind = FLOW_EVENT_TAKEN, .broker = broker, .task = "t", .sub = "a"});
+    step((struct flow_event){.kind = FLOW_EVENT_LOST, .broker = broker});
+    now_ms += 100; /* of 3,000 */
+    step((struct flow_event){.kind = FLOW_EVENT_TICK});
+    bool asked = false;
+    for (size_t i = 0; i < n_actions; i++)
+        asked |= actions[i].kind == FLOW_SCAN && actions[i].index == QUEUE_INDEX_READY &&
+                 actions[i].shard == 0;
+    assert_true(asked);
+    struct queue_item item = {.task = "t", .sub = "a", .avoid = "", .error_class = ""};
+    step((struct flow_event){
+        .kind = FLOW_EVENT_ITEMS, .index = QUEUE_INDEX_READY, .items = &item, .n_items = 1});
+    assert_int_equal(only(FLOW_OFFER)->broker, 1 - broker);
+    end();
+}
+
 static void offers_are_repeated_to_a_broker_that_comes_back(void **state)
 {
     (void)state;
@@ -1414,6 +1441,7 @@ int main(void)
         cmocka_unit_test(nothing_is_offered_beyond_the_window_and_the_rest_is_read_later),
         cmocka_unit_test(what_is_beyond_the_window_waits_in_the_reserve_by_priority),
         cmocka_unit_test(offers_of_a_lost_broker_move_to_another),
+        cmocka_unit_test(what_a_lost_broker_dispatched_is_looked_at_without_a_grace),
         cmocka_unit_test(offers_are_repeated_to_a_broker_that_comes_back),
         cmocka_unit_test(an_offer_that_is_no_longer_in_the_index_is_withdrawn),
         cmocka_unit_test(a_cancelled_task_is_withdrawn_and_broadcast),
