@@ -178,6 +178,16 @@ int64_t redis_node_silent_ms(const struct redis_node *node);
 void redis_node_watch(struct redis_node *node);
 bool redis_node_greeted(const struct redis_node *node); /* GREETING or UP */
 
+/* What redis_connect.c and redis_node.c have of each other. */
+#define REDIS_BACKOFF_MIN_MS 10
+#define REDIS_BACKOFF_MAX_MS 1000
+#define REDIS_READONLY_MS 200   /* a failover takes a moment */
+void redis_node_try(void *ctx); /* the time has come for the next try */
+/* Before all that is not sent, and behind what is, even in part. */
+void redis_node_insert(struct redis_node *node, struct redis_command *command);
+void redis_node_write(void *ctx);                                  /* what the socket takes */
+bool redis_node_reply(void *ctx, const struct redis_value *value); /* true: keeps it */
+
 /* --- client ------------------------------------------------------------------------------- */
 
 struct redis {

@@ -1,6 +1,7 @@
-/* One list holds all that is unanswered, in order; `unsent` is the first one of which bytes are
+/* The queue of one server, and what becomes of its answers.
+ *
+ * One list holds all that is unanswered, in order; `unsent` is the first one of which bytes are
  * missing on this connection. */
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,13 +13,8 @@
 #include "common/tunnel.h"
 #include "schemas/mem.h"
 
-#define BACKOFF_MIN_MS 10
-#define BACKOFF_MAX_MS 1000
-#define READONLY_BACKOFF_MS 200 /* a failover takes a moment */
-#define RETRY_MS 50             /* after LOADING, BUSY and the like */
-#define STALL_MS 10000          /* connecting, or answers owed but nothing read for so long */
-#define TUNNEL_POLL_MS 10
-#define TUNNEL_MS 10000 /* most time until a tunnel that was started is there */
+#define RETRY_MS 50    /* after LOADING, BUSY and the like */
+#define STALL_MS 10000 /* connecting, or answers owed but nothing read for so long */
 #define WRITE_VECTORS 512
 #define SCRIPT_TRIES 3 /* NOSCRIPT answers until the caller hears of it */
 
@@ -39,8 +35,7 @@ static void note_wait(struct redis_node *node, const struct redis_command *comma
     node->wants_wait = node->wants_wait || command->survives;
 }
 
-/* Before all that is not sent, and behind what is, even in part. */
-static void insert_unsent(struct redis_node *node, struct redis_command *command)
+void redis_node_insert(struct redis_node *node, struct redis_command *command)
 {
     struct redis_command *before = node->unsent;
     if (before != NULL && node->unsent_offset > 0)
@@ -116,11 +111,11 @@ static void send_held(void *ctx)
     struct redis_command *command;
     while ((command = TAILQ_LAST(&node->held, redis_commands)) != NULL) {
         TAILQ_REMOVE(&node->held, command, entry);
-        insert_unsent(node, command);
+        redis_node_insert(node, command);
         script_missing = script_missing || command->tries > 0;
     }
     for (size_t i = 0; script_missing && i < node->redis->n_scripts; i++)
-        insert_unsent(node, redis_command_load(node->redis->scripts[i]));
+        redis_node_insert(node, redis_command_load(node->redis->scripts[i]));
 }
 
 /* Refusals of a connection that a person must act on. */
@@ -148,7 +143,7 @@ static void refused(struct redis_node *node, const struct redis_value *value)
             cure = refusals[i].cure;
     snprintf(why, sizeof why, "Redis at %s refuses this client: %.300s%s%s", node->name, text,
              cure != NULL ? "; " : "", cure != NULL ? cure : "");
-    redis_node_drop(node, why, BACKOFF_MAX_MS);
+    redis_node_drop(node, why, REDIS_BACKOFF_MAX_MS);
 }
 
 /* The greeting is over. */
@@ -156,7 +151,7 @@ static void greeted(struct redis_node *node)
 {
     node->state = NODE_UP;
     node->failed = false;
-    node->backoff_ms = BACKOFF_MIN_MS;
+    node->backoff_ms = REDIS_BACKOFF_MIN_MS;
     free(node->last_why);
     node->last_why = NULL;
     node->hooks->up(node);
@@ -169,7 +164,7 @@ static void role_told(struct redis_node *node, const struct redis_value *value)
     if (strcmp(role, "master") == 0)
         return;
     snprintf(why, sizeof why, "Redis at %s is no master: its role is \"%.32s\"", node->name, role);
-    redis_node_drop(node, why, READONLY_BACKOFF_MS);
+    redis_node_drop(node, why, REDIS_READONLY_MS);
 }
 
 /* What was answered since the last WAIT: enough replicas have it, or not. */
@@ -245,7 +240,7 @@ static bool is_unsure(const struct redis_node *node, const struct redis_command 
 }
 
 /* One reply: for the oldest command. True: the value is kept. */
-static bool handle_reply(void *ctx, const struct redis_value *value)
+bool redis_node_reply(void *ctx, const struct redis_value *value)
 {
     struct redis_node *node = ctx;
     struct redis_command *command = TAILQ_FIRST(&node->queue);
@@ -254,7 +249,7 @@ static bool handle_reply(void *ctx, const struct redis_value *value)
         return false;
     }
     if (command == NULL || command == node->unsent) {
-        redis_node_drop(node, "Redis answers what it was not asked", BACKOFF_MAX_MS);
+        redis_node_drop(node, "Redis answers what it was not asked", REDIS_BACKOFF_MAX_MS);
         return false;
     }
     TAILQ_REMOVE(&node->queue, command, entry);
@@ -270,7 +265,7 @@ static bool handle_reply(void *ctx, const struct redis_value *value)
         hold_back(node, command, 0);
     } else if (redis_is_error(value, "READONLY") && user) {
         TAILQ_INSERT_HEAD(&node->queue, command, entry);
-        redis_node_drop(node, "Redis is a read-only replica now", READONLY_BACKOFF_MS);
+        redis_node_drop(node, "Redis is a read-only replica now", REDIS_READONLY_MS);
     } else if (!user) {
         answer_own(node, command, value);
     } else if (is_unsure(node, command)) {
@@ -311,7 +306,7 @@ static int gather(const struct redis_node *node, struct iovec *vectors)
     return n;
 }
 
-static void flush(void *ctx)
+void redis_node_write(void *ctx)
 {
     struct redis_node *node = ctx;
     while (redis_node_greeted(node) && node->unsent != NULL &&
@@ -359,150 +354,7 @@ void redis_node_flush(struct redis_node *node)
         return;
     if (node->wants_wait && node->state == NODE_UP)
         add_wait(node);
-    flush(node);
-}
-
-/* --- connecting --------------------------------------------------------------------------- */
-
-static void greet(struct redis_node *node, enum redis_command_kind kind, int argc,
-                  const char *const *argv)
-{
-    struct redis_command *command = redis_command_new(argc, argv, NULL);
-    command->kind = kind;
-    insert_unsent(node, command);
-}
-
-/* Puts the greeting before all else; each insert goes before the one before it. */
-static void connected(void *ctx)
-{
-    struct redis_node *node = ctx;
-    const struct redis *redis = node->redis;
-    const struct redis_options *options = &redis->options;
-    node->state = NODE_GREETING;
-    node->asked_ms = clock_ms();
-    if (redis->channel != NULL)
-        greet(node, COMMAND_SUBSCRIBE, 2, (const char *[]){"SUBSCRIBE", redis->channel});
-    greet(node, COMMAND_PING, 1, (const char *[]){"PING"});
-    for (size_t i = 0; i < redis->n_scripts; i++)
-        insert_unsent(node, redis_command_load(redis->scripts[i]));
-    if (node->hooks->master)
-        greet(node, COMMAND_ROLE, 1, (const char *[]){"ROLE"});
-    char database[16];
-    snprintf(database, sizeof database, "%d", options->database);
-    if (options->database != 0)
-        greet(node, COMMAND_GREETING, 2, (const char *[]){"SELECT", database});
-    if (options->password != NULL && options->user != NULL)
-        greet(node, COMMAND_GREETING, 3,
-              (const char *[]){"AUTH", options->user, options->password});
-    else if (options->password != NULL)
-        greet(node, COMMAND_GREETING, 2, (const char *[]){"AUTH", options->password});
-    flush(node);
-}
-
-static void broken(void *ctx, const char *why)
-{
-    struct redis_node *node = ctx;
-    const char *tunnel = node->tunnel != NULL ? tunnel_trouble(node->tunnel) : "";
-    redis_node_drop(node, tunnel[0] != '\0' ? tunnel : why, 0);
-}
-
-static const struct redis_link_callbacks link_callbacks = {connected, flush, handle_reply, broken};
-
-static void open_link(struct redis_node *node, const struct redis_place *place)
-{
-    struct err err = {""};
-    node->link = redis_link_open(node->redis->loop, place, node->name, node->connects++,
-                                 &link_callbacks, node, &err);
-    if (node->link == NULL)
-        redis_node_drop(node, err.text, 0);
-}
-
-/* Through a tunnel, which takes a moment to be there. */
-static void open_tunnelled(struct redis_node *node)
-{
-    const struct redis_options *options = &node->redis->options;
-    struct tunnel_options wanted = {.host = node->place.host,
-                                    .port = node->place.port,
-                                    .ca = options->ca,
-                                    .cert = options->cert,
-                                    .key = options->key};
-    struct err err = {""};
-    if (node->tunnel == NULL) {
-        node->tunnel_ms = clock_ms();
-        if (tunnel_open(&node->tunnel, node->redis->loop, &wanted, &err) != 0) {
-            redis_node_drop(node, err.text, BACKOFF_MAX_MS);
-            return;
-        }
-    }
-    if (tunnel_ready(node->tunnel)) {
-        node->tunnel_ms = clock_ms();
-        open_link(node,
-                  &(struct redis_place){.socket = (char *)(uintptr_t)tunnel_path(node->tunnel)});
-        return;
-    }
-    const char *trouble = tunnel_trouble(node->tunnel);
-    if (trouble[0] == '\0' && clock_ms() - node->tunnel_ms < TUNNEL_MS) {
-        loop_timer_start(node->reconnect, TUNNEL_POLL_MS, 0);
-        return;
-    }
-    char why[640];
-    snprintf(why, sizeof why, "%s",
-             trouble[0] != '\0' ? trouble : "the tunnel to Redis does not get ready");
-    redis_node_drop(node, why, BACKOFF_MAX_MS);
-}
-
-static void go(struct redis_node *node)
-{
-    node->state = NODE_CONNECTING;
-    if (node->redis->options.tls)
-        open_tunnelled(node);
-    else
-        open_link(node, &node->place);
-}
-
-/* The time has come for the next try. */
-static void try_now(void *ctx)
-{
-    struct redis_node *node = ctx;
-    bool waits_for_tunnel = node->state == NODE_CONNECTING;
-    if (node->hooks->find == NULL || waits_for_tunnel) {
-        go(node);
-        return;
-    }
-    node->state = NODE_FINDING;
-    node->hooks->find(node);
-}
-
-void redis_node_connect(struct redis_node *node, const char *host, int port)
-{
-    if (node->state != NODE_FINDING)
-        return;
-    bool same =
-        node->place.host != NULL && strcmp(node->place.host, host) == 0 && node->place.port == port;
-    if (!same) {
-        struct redis_place place = {.host = mem_must_strdup(host), .port = port};
-        redis_place_release(&node->place);
-        node->place = place;
-        free(node->name);
-        node->name = redis_place_name(&place);
-        tunnel_close(&node->tunnel);
-    }
-    go(node);
-}
-
-void redis_node_fail(struct redis_node *node, const char *why)
-{
-    if (node->state == NODE_FINDING)
-        redis_node_drop(node, why, READONLY_BACKOFF_MS);
-}
-
-void redis_node_start(struct redis_node *node)
-{
-    if (node->state != NODE_IDLE)
-        return;
-    node->state = NODE_DOWN;
-    /* From the loop, so that callbacks never run before the caller is ready for them. */
-    loop_timer_start(node->reconnect, 0, 0);
+    redis_node_write(node);
 }
 
 /* --- losing it ---------------------------------------------------------------------------- */
@@ -551,8 +403,8 @@ void redis_node_drop(struct redis_node *node, const char *why, int64_t min_backo
         node->backoff_ms = min_backoff_ms;
     loop_timer_start(node->reconnect, node->backoff_ms, 0);
     node->backoff_ms *= 2;
-    if (node->backoff_ms > BACKOFF_MAX_MS)
-        node->backoff_ms = BACKOFF_MAX_MS;
+    if (node->backoff_ms > REDIS_BACKOFF_MAX_MS)
+        node->backoff_ms = REDIS_BACKOFF_MAX_MS;
     bool told = node->last_why != NULL && strcmp(node->last_why, why) == 0;
     if (!told) {
         char *kept = mem_must_strdup(why);
@@ -589,7 +441,7 @@ struct redis_node *redis_node_new(struct redis *redis, const struct redis_node_h
     struct redis_node *node = mem_must_zalloc(sizeof *node);
     node->redis = redis;
     node->hooks = hooks;
-    node->backoff_ms = BACKOFF_MIN_MS;
+    node->backoff_ms = REDIS_BACKOFF_MIN_MS;
     if (place != NULL) {
         node->place.socket = place->socket != NULL ? mem_must_strdup(place->socket) : NULL;
         node->place.host = place->host != NULL ? mem_must_strdup(place->host) : NULL;
@@ -599,7 +451,7 @@ struct redis_node *redis_node_new(struct redis *redis, const struct redis_node_h
     TAILQ_INIT(&node->queue);
     TAILQ_INIT(&node->held);
     TAILQ_INIT(&node->unsure);
-    node->reconnect = loop_timer_new(redis->loop, try_now, node);
+    node->reconnect = loop_timer_new(redis->loop, redis_node_try, node);
     node->retry = loop_timer_new(redis->loop, send_held, node);
     return node;
 }

@@ -371,6 +371,59 @@ static void a_missing_stunnel_is_told_with_the_cure(void **state)
     assert_non_null(strstr(err.text, "apt-get install stunnel4"));
 }
 
+/* Its map names addresses, and each of them gets a tunnel. */
+static void a_cluster_is_reached_over_tls(void **state)
+{
+    (void)state;
+    static const struct redis_callbacks callbacks = {on_up, on_down};
+    int at = fixture_free_port();
+    char text[16], bus[16], address[32], dir[160];
+    char *list[] = {address};
+    make_cert("server", "ca", "IP:127.0.0.1");
+    char *crt = strdup(path("server.crt")), *server_key = strdup(path("server.key"));
+    snprintf(text, sizeof text, "%d", at);
+    snprintf(bus, sizeof bus, "%d", at + 1);
+    snprintf(address, sizeof address, "127.0.0.1:%d", at);
+    snprintf(dir, sizeof dir, "%s", path("cluster"));
+    mkdir(dir, 0700);
+    fixture_spawn(&fixture, "redis-cluster.log",
+                  (const char *[]){"/usr/bin/redis-server",
+                                   "--port",
+                                   "0",
+                                   "--tls-port",
+                                   text,
+                                   "--bind",
+                                   "127.0.0.1",
+                                   "--save",
+                                   "",
+                                   "--dir",
+                                   dir,
+                                   "--tls-cert-file",
+                                   crt,
+                                   "--tls-key-file",
+                                   server_key,
+                                   "--tls-ca-cert-file",
+                                   ca,
+                                   "--tls-auth-clients",
+                                   "no",
+                                   "--tls-cluster",
+                                   "yes",
+                                   "--cluster-enabled",
+                                   "yes",
+                                   "--cluster-port",
+                                   bus,
+                                   NULL});
+    free(crt);
+    free(server_key);
+    assert_true(fixture_wait_listen(NULL, at, WAIT_MS));
+    struct err err = {""};
+    struct redis_options options = {.cluster = list, .n_cluster = 1, .tls = true, .ca = ca};
+    assert_int_equal(redis_open(&c.redis, &c.loop, &options, &callbacks, NULL, &err), 0);
+    assert_string_equal(ask("CLUSTER ADDSLOTSRANGE 0 16383"), "OK");
+    assert_string_equal(ask("SET k 1"), "OK");
+    assert_string_equal(ask("GET k"), "1");
+}
+
 /* --- its end ------------------------------------------------------------------------------ */
 
 static void a_tunnel_that_dies_is_started_again(void **state)
@@ -442,6 +495,7 @@ int main(void)
         TEST(a_server_without_tls_is_told),
         TEST(options_that_would_change_the_configuration_are_refused),
         TEST(a_missing_stunnel_is_told_with_the_cure),
+        TEST(a_cluster_is_reached_over_tls),
         TEST(a_tunnel_that_dies_is_started_again),
         TEST(a_tunnel_dies_with_its_process),
     };
