@@ -7,6 +7,7 @@
 #include "common/clock.h"
 #include "common/config.h"
 #include "common/invitation.h"
+#include "common/json.h"
 #include "common/keyring.h"
 #include "common/paths.h"
 #include "orchestrator/command.h"
@@ -35,12 +36,11 @@ static void tell(const struct invocation *invocation, const struct msg_invitatio
     bool worker = strcmp(invitation->role, keyring_role_name(KEYRING_WORKER)) == 0;
     bool tap = strcmp(invitation->role, keyring_role_name(KEYRING_TAP)) == 0;
     if (invocation_has(invocation, "json")) {
-        printf("{\"name\": \"%s\", \"role\": \"%s\", \"config\": ", invitation->name,
-               invitation->role);
-        struct buf text = {0};
-        buf_add_json(&text, file, strlen(file));
-        printf("%s}\n", text.data);
-        buf_release(&text);
+        json_t *object = json_pack("{s:s, s:s, s:s}", "name", invitation->name, "role",
+                                   invitation->role, "config", file);
+        json_dumpf(object, stdout, JSON_INDENT(2));
+        putchar('\n');
+        json_decref(object);
         return;
     }
     char *found = config_where(NULL);
@@ -68,7 +68,7 @@ static int join(const struct invocation *invocation, const struct msg_invitation
         make_default(home, invitation->name) != 0)
         rc = err_set(&err, -1, "cannot write %s/" PATH_JOINED_DEFAULT, home);
     int code = rc == 0 ? EXIT_DONE : command_fail(invocation, EXIT_FAILED, "%s", err.text);
-    if (code == EXIT_DONE)
+    if (code == EXIT_DONE && file != NULL)
         tell(invocation, invitation, file);
     free(home);
     free(file);
