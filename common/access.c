@@ -16,9 +16,10 @@
 /* --- rules ------------------------------------------------------------------------------------ */
 
 /* What a worker sends, and what the scripts that it calls send in turn: Redis checks these too. A
- * worker that was broken into can spoil tasks, but not invite, lead, read settings or flush. */
+ * worker that was broken into can spoil tasks, but not invite, lead, read settings, flush, or stop
+ * everybody with another epoch. */
 static const char worker_rules[] =
-    " resetkeys ~orch:{s* ~orch:{b}:* ~orch:{c}:* ~orch:{d}:epoch resetchannels &orch:{s* "
+    " resetkeys ~orch:{s* ~orch:{b}:* ~orch:{c}:* %R~orch:{d}:epoch resetchannels &orch:{s* "
     "&orch:{c}:* -@all +ping +select +evalsha +script|load +subscribe +unsubscribe +publish +wait "
     "+time +role +cluster|slots +cluster|shards +asking +readonly +get +set +del +unlink +exists "
     "+mget "

@@ -21,7 +21,8 @@
 #include "schemas/mem.h"
 
 #define KEY "orch:{d}:epoch"
-#define ID_LEN 32 /* hexadecimal digits */
+#define REFUSED_KEY "orch:{s0}:refused" /* of a call that touches no key: everybody may name it */
+#define ID_LEN 32                       /* hexadecimal digits */
 #define LOOK_MS 5000
 #define TOUCH_MS 1000 /* who leads notes the time so often */
 #define KEEP_S 60     /* the time in the file may be so old */
@@ -41,7 +42,7 @@ struct queue_epoch {
     struct loop_timer *timer;
     char id[ID_LEN + 1];    /* that this process knows; "": none yet */
     int64_t time_s, kept_s; /* latest time seen, and that in the file */
-    bool told, asked;
+    bool told, asked, making;
     char why[512];    /* why the calls are not made; "": they are */
     char failed[256]; /* the last error that was logged */
 };
@@ -174,12 +175,18 @@ static void ask(struct queue *queue, const char *what, const char *sentence, red
     boot_nonce_make(halves[0]);
     boot_nonce_make(halves[1]);
     struct queue_args args = {0};
-    queue_args_str(&args, KEY);
+    queue_args_str(&args, strcmp(what, "refuse") == 0 ? REFUSED_KEY : KEY);
     queue_args_str(&args, what);
     queue_args_printf(&args, "%s%s", halves[0], halves[1]);
     queue_args_str(&args, sentence);
     queue_eval(queue, &args, SCRIPT_epoch, 1, fn, ctx);
     queue_args_release(&args);
+}
+
+/* Who does not lead may have a user that only reads it: a call of a script counts as a write. */
+static void read_epoch(struct queue *queue, redis_reply_fn *fn, void *ctx)
+{
+    redis_simple(queue->redis, fn, ctx, "HMGET " KEY " id time accepted");
 }
 
 /* Takes the answer into account; false when it is an error. */
@@ -192,11 +199,12 @@ static bool read_answer(struct queue_epoch *epoch, const struct redis_value *val
     return true;
 }
 
+/* Of who leads. */
 static const char *usual(const struct queue_epoch *epoch)
 {
     if (epoch->id[0] == '\0')
         return "make";
-    return epoch->leads && epoch->why[0] == '\0' && epoch->told ? "touch" : "look";
+    return epoch->why[0] == '\0' && epoch->told ? "touch" : "look";
 }
 
 static void looked(void *ctx, const struct redis_value *value)
@@ -205,8 +213,13 @@ static void looked(void *ctx, const struct redis_value *value)
     struct err err = {""};
     if (redis_type(value) == REDIS_ERR && strncmp(redis_str(value, NULL), "CLOSED", 6) == 0)
         return;
-    epoch->asked = false;
     bool fine = read_answer(epoch, value, &err);
+    if (fine && !epoch->leads && epoch->id[0] == '\0' && !epoch->making) {
+        epoch->making = true;
+        ask(epoch->queue, "make", "", looked, epoch);
+        return;
+    }
+    epoch->asked = epoch->making = false;
     if (!fine && strcmp(epoch->failed, err.text) != 0)
         log_warn("cannot tell which Redis this is: %s", err.text);
     snprintf(epoch->failed, sizeof epoch->failed, "%.255s", fine ? "" : err.text);
@@ -218,7 +231,10 @@ static void look(void *ctx)
     if (epoch->asked)
         return;
     epoch->asked = true;
-    ask(epoch->queue, usual(epoch), "", looked, epoch);
+    if (epoch->leads)
+        ask(epoch->queue, usual(epoch), "", looked, epoch);
+    else
+        read_epoch(epoch->queue, looked, epoch);
 }
 
 void queue_epoch_up(struct queue_epoch *epoch)
@@ -299,7 +315,7 @@ bool queue_epoch_verify(struct queue *queue, enum queue_status status, queue_fn 
         return false;
     struct verifying *verifying = mem_must_zalloc(sizeof *verifying);
     *verifying = (struct verifying){queue, fn, ctx, status};
-    ask(queue, "look", "", verified, verifying);
+    read_epoch(queue, verified, verifying);
     return true;
 }
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 /* cmocka wants the three above first. */
 #include <cmocka.h>
 
@@ -18,6 +19,7 @@ struct guarded {
     struct probe probe;
     char path[128], why[1024];
     int told;
+    bool follows;        /* it does not lead */
     bool known, foreign; /* the last that was told */
 };
 
@@ -32,7 +34,7 @@ static void told(void *ctx, const char *why)
 
 static void guard(struct guarded *guarded)
 {
-    queue_guard(guarded->probe.queue, guarded->path, true, told, guarded);
+    queue_guard(guarded->probe.queue, guarded->path, !guarded->follows, told, guarded);
 }
 
 static void guarded_open(struct guarded *guarded)
@@ -127,6 +129,26 @@ static void who_starts_on_an_empty_redis_remembers_that_it_knew_another_one(void
     guarded_reopen(&guarded);
     probe_wait_for(probe, &guarded.foreign);
     assert_string_equal(probe_redis(probe, "DBSIZE"), "0");
+    probe_close(probe);
+}
+
+static void who_follows_makes_an_epoch_where_none_is_and_otherwise_reads_it(void **state)
+{
+    (void)state;
+    struct guarded guarded;
+    guarded_open(&guarded);
+    struct probe *probe = &guarded.probe;
+    guarded.follows = true;
+    guarded_reopen(&guarded);
+    probe_wait_for(probe, &guarded.known);
+    probe_redis(probe, "FLUSHALL");
+    guarded_reopen(&guarded);
+    probe_wait_for(probe, &guarded.foreign);
+    assert_string_equal(probe_redis(probe, "DBSIZE"), "0");
+    assert_int_equal(unlink(guarded.path), 0); /* as if it had never seen one */
+    guarded_reopen(&guarded);
+    probe_wait_for(probe, &guarded.known);
+    assert_string_equal(probe_redis(probe, "DBSIZE"), "1");
     probe_close(probe);
 }
 
@@ -231,6 +253,7 @@ int main(void)
             a_commit_into_an_emptied_redis_is_refused_and_succeeds_when_it_is_restored),
         cmocka_unit_test(a_commit_is_refused_also_when_somebody_gave_the_empty_redis_an_epoch),
         cmocka_unit_test(who_starts_on_an_empty_redis_remembers_that_it_knew_another_one),
+        cmocka_unit_test(who_follows_makes_an_epoch_where_none_is_and_otherwise_reads_it),
         cmocka_unit_test(an_older_copy_is_noticed_and_a_crash_that_lost_seconds_is_not_one),
         cmocka_unit_test(everyone_goes_on_with_another_redis_once_a_person_has_accepted_it),
         cmocka_unit_test(
