@@ -112,11 +112,12 @@ static void check_record(const struct check *check, const char *sub, const char 
     message_release(&message);
 }
 
+/* Releases before this one kept it in a field of its own. */
 static void check_meta(const struct check *check, const char *sub, const struct queue_word *meta)
 {
     struct message message = {0};
     if (meta->len == 0)
-        find(check, sub, "its record `meta` is missing");
+        check_record(check, sub, "meta", MESSAGE_meta, true);
     else if (message_decode_as(&message, MESSAGE_meta, meta->text, meta->len) != 0)
         find(check, sub, "its record `meta` cannot be decoded");
     message_release(&message);

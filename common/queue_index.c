@@ -63,6 +63,35 @@ static const char *keep(struct scan *scan, size_t at, size_t place, const char *
     return scan->texts[TEXTS * at + place] = mem_must_strndup(text, len);
 }
 
+static void meta_answered(void *ctx, const struct redis_value *value)
+{
+    struct detail detail = *(struct detail *)ctx;
+    free(ctx);
+    struct queue_item *item = &detail.scan->items[detail.at];
+    const char *text = redis_str(value, &item->meta.len);
+    item->meta.data = keep(detail.scan, detail.at, 3, text, item->meta.len);
+    scan_step(detail.scan, value);
+}
+
+static struct detail *detail_new(struct scan *scan, size_t at)
+{
+    struct detail *detail = mem_must_zalloc(sizeof *detail);
+    *detail = (struct detail){scan, at};
+    scan->missing++;
+    return detail;
+}
+
+/* Releases before this one kept the record in a field of its own. */
+static void ask_meta(struct scan *scan, size_t at)
+{
+    const struct queue_item *item = &scan->items[at];
+    char key[QUEUE_KEY_SIZE], field[SUB_ID_MAX + 8];
+    queue_task_key(key, item->task, "data");
+    snprintf(field, sizeof field, "meta:%s", item->sub);
+    redis_command(scan->queue->redis, meta_answered, detail_new(scan, at), 3,
+                  (const char *[]){"HGET", key, field}, NULL);
+}
+
 /* value: line and arms to avoid */
 static void line_answered(void *ctx, const struct redis_value *value)
 {
@@ -81,16 +110,10 @@ static void line_answered(void *ctx, const struct redis_value *value)
         item->meta.data = keep(detail.scan, detail.at, 3, line.meta.text, item->meta.len);
         item->error_class =
             keep(detail.scan, detail.at, 4, line.error_class.text, line.error_class.len);
+        if (detail.scan->with_meta && line.meta.len == 0)
+            ask_meta(detail.scan, detail.at);
     }
     scan_step(detail.scan, value);
-}
-
-static struct detail *detail_new(struct scan *scan, size_t at)
-{
-    struct detail *detail = mem_must_zalloc(sizeof *detail);
-    *detail = (struct detail){scan, at};
-    scan->missing++;
-    return detail;
 }
 
 static void ask_details(struct scan *scan, size_t at)

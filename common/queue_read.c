@@ -130,6 +130,7 @@ static const struct {
     {"deps", set_deps, 0},
     {"run", set_run, 0},
     {"error", set_reason, 0},
+    {"meta", NULL, offsetof(struct queue_sub_view, meta)}, /* of a release before this one */
     {"work", NULL, offsetof(struct queue_sub_view, work)},
     {"outcome", NULL, offsetof(struct queue_sub_view, outcome)},
     {"timing", NULL, offsetof(struct queue_sub_view, timing)},

@@ -6,8 +6,16 @@ local function parse(line)
     return {match(line, '^(%u+) (%d+) (%d+) (%d+) (%d+) (%d+) (%S+) (%d+) (%-?%d+) ([012]) (%d+.*)$')}
 end
 
-local function meta_of(s)
-    return match(s[ORD], '^%d+ (.*)$') or ''
+-- Releases before this one kept the record in a field of its own: from there it comes behind the line.
+local function meta_of(id, s)
+    local meta = match(s[ORD], '^%d+ (.*)$')
+    if not meta then
+        meta = call('HGET', data_key, 'meta:' .. id) or ''
+        if meta ~= '' then
+            s[ORD] = s[ORD] .. ' ' .. meta
+        end
+    end
+    return meta
 end
 
 local function damaged(id)

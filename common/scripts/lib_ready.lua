@@ -16,13 +16,14 @@ local function make_ready(list, us, submitted)
         local r = list[i]
         local s, id = r.s, r.id
         s[STATE], s[RDY] = 'READY', us
+        local meta = meta_of(id, s)
         local n, m = #lines, #scores
         lines[n + 1], lines[n + 2] = 'sub:' .. id, concat(s, ' ')
         scores[m + 1], scores[m + 2] = us, T .. '/' .. id
         if i > 1 or s[PRIO] ~= '0' then
             scores[m + 1] = us + (i - 1) - s[PRIO] * 31536000000000
         end
-        event('READY', id, s, submitted and i == 1 and 'SUBMITTED' or '-', r.avoid or '', meta_of(s))
+        event('READY', id, s, submitted and i == 1 and 'SUBMITTED' or '-', r.avoid or '', meta)
         if not submitted then
             log(ms, 'ready', id, s[ATT], '- - -', s[CLASS], '')
         end

@@ -11,6 +11,9 @@ local fields, data = {'title', 'info'}, {}
 for i = 1, #task, 2 do
     local id = match(task[i], '^sub:(.+)$')
     if id then
+        if not string.find(task[i + 1], ' [\128-\255]') then
+            fields[#fields + 1] = 'meta:' .. id -- of a release before this one
+        end
         fields[#fields + 1] = 'outcome:' .. id
         fields[#fields + 1] = 'timing:' .. id
     end

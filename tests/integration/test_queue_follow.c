@@ -446,6 +446,16 @@ static void viewed(void *ctx, enum queue_status status, const struct queue_task_
     probe.done = true;
 }
 
+static void viewed_without_work(void *ctx, enum queue_status status,
+                                const struct queue_task_view *view, const char *err)
+{
+    (void)ctx, (void)err;
+    assert_int_equal(status, QUEUE_OK);
+    for (size_t i = 0; i < view->n_subs; i++)
+        assert_true(view->subs[i].meta.len > 0);
+    probe.done = true;
+}
+
 static void a_view_shows_everything(void **state)
 {
     (void)state;
@@ -455,6 +465,43 @@ static void a_view_shows_everything(void **state)
     assert_int_equal(probe_fail(&probe, T, "b", "1-n", ERROR_RETRY, 60000), QUEUE_RETRY);
     queue_read(probe.queue, T, true, viewed, NULL);
     probe_wait(&probe);
+}
+
+/* The release before this one kept `meta` in a field of its own. */
+static void store_as_the_release_before(void)
+{
+    static const char script[] = "for _, id in ipairs({'a', 'b', 'c'}) do "
+                                 "local line = redis.call('HGET', KEYS[1], 'sub:' .. id) "
+                                 "local words, meta = line:match('^(.-%d) ([\\128-\\255].*)$') "
+                                 "redis.call('HSET', KEYS[1], 'sub:' .. id, words) "
+                                 "redis.call('HSET', KEYS[2], 'meta:' .. id, meta) end";
+    char task_key[64], data_key[64];
+    snprintf(task_key, sizeof task_key, "orch:{s%d}:task:" T, task_shard(T));
+    snprintf(data_key, sizeof data_key, "orch:{s%d}:data:" T, task_shard(T));
+    const char *argv[] = {"EVAL", script, "2", task_key, data_key};
+    redis_command(queue_redis(probe.queue), NULL, NULL, 5, argv, NULL);
+}
+
+static void what_the_release_before_stored_keeps_its_meta(void **state)
+{
+    (void)state;
+    probe_submit(&probe, T, "d", join, 3);
+    store_as_the_release_before();
+    assert_string_equal(scan(QUEUE_INDEX_READY, 0, 10), T "/a:0:0:1:: " T "/b:0:0:1:: ");
+    assert_int_equal(probe_fsck(&probe), 0);
+    probe_run(&probe, T, "a");
+    assert_int_equal(probe_claim(&probe, T, "b", "n"), QUEUE_OK);
+    assert_int_equal(probe_fail(&probe, T, "b", "1-n", ERROR_RETRY, 0), QUEUE_RETRY);
+    queue_read(probe.queue, T, true, viewed, NULL);
+    probe_wait(&probe);
+    queue_read(probe.queue, T, false, viewed_without_work, NULL);
+    probe_wait(&probe);
+    probe_follow(&probe);
+    probe_run(&probe, T, "b");
+    probe_wait_text(&probe, &probe.events, "READY " T "/c\n");
+    assert_null(strstr(probe.events.data, "no meta"));
+    assert_string_equal(scan(QUEUE_INDEX_READY, 0, 10), T "/c:0:0:1:: ");
+    assert_int_equal(probe_fsck(&probe), 0);
 }
 
 /* --- orchestrators ------------------------------------------------------------------------ */
@@ -512,6 +559,7 @@ int main(void)
         TEST(finished_tasks_are_found_by_age),
         TEST(a_result_is_there_after_the_commit),
         TEST(a_view_shows_everything),
+        TEST(what_the_release_before_stored_keeps_its_meta),
         TEST(orchestrators_are_known_while_they_live),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

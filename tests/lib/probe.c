@@ -401,6 +401,8 @@ static void event(void *ctx, const struct queue_event *event)
         buf_printf(&probe->events, " %s (%s)", event->error_class, event->reason);
     if (event->kind == QUEUE_EVENT_READY && event->avoid[0] != '\0')
         buf_printf(&probe->events, " avoid %s", event->avoid);
+    if (event->kind == QUEUE_EVENT_READY && event->meta.len == 0)
+        buf_add_str(&probe->events, " no meta");
     if (event->expands)
         buf_add_str(&probe->events, " expands");
     buf_add_char(&probe->events, '\n');
