@@ -249,8 +249,7 @@ static void assert_refused(const char *token, const char *why)
 
 static bool stack_starts(void)
 {
-    char text[1024], listen[64];
-    struct buf errors = {0};
+    char text[1024], listen[64], log[64];
     int sim = fixture_free_port();
     snprintf(listen, sizeof listen, "127.0.0.2:%d", fixture_free_port());
     snprintf(text, sizeof text,
@@ -275,11 +274,10 @@ static bool stack_starts(void)
                   "  - {match: {prompt: flaky, times: 3}, fault: overloaded}\n"
                   "  - {match: {prompt: slow}, timing: {load_ms: 600000}}\n");
     setenv("ORCHESTRATOR_CONFIG", fixture_write(&bench->fixture, "c.yaml", text), 1);
-    int code = run(NULL, &errors, "up", "--detach", NULL);
-    if (code != 0)
-        fprintf(stderr, "%s", errors.data);
-    buf_release(&errors);
-    return code == 0;
+    snprintf(log, sizeof log, "up.%d.log", ++bench->starts);
+    pid_t pid = fixture_spawn(&bench->fixture, log, /* so that it ends with the test */
+                              (const char *[]){"orchestrator", "up", "--ready-fd", "1", NULL});
+    return fixture_wait_text(&bench->fixture, log, "ready\n", PATIENCE_MS) && kill(pid, 0) == 0;
 }
 
 static int open_bench(void **state)
