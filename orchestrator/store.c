@@ -1,6 +1,7 @@
 #include "orchestrator/store.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -117,10 +118,21 @@ void store_close(struct store **ret)
     free(store);
 }
 
+/* It has prompts and results: for its user only, also where the home is not. SQLite gives its other
+ * files the same mode. */
+static void make_private(const char *path)
+{
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        close(fd);
+}
+
 static int open_file(struct store **ret, const char *path, int flags, struct err *err)
 {
     struct store *store = mem_must_zalloc(sizeof *store);
     store->path = mem_must_strdup(path);
+    if ((flags & SQLITE_OPEN_CREATE) != 0)
+        make_private(path);
     int code = sqlite3_open_v2(path, &store->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
     if (code != SQLITE_OK) {
         int rc = fail(store, code, err);

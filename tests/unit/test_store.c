@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -142,6 +143,25 @@ static void rows_are_written_soon_without_a_barrier(void **state)
     while (store_writer_counts(writer).kept == 0 && clock_ms() < end_ms)
         uv_run(&loop, UV_RUN_ONCE);
     assert_int_equal(rows_since(0, NULL).count, 1);
+}
+
+static void a_new_file_is_for_its_user_only(void **state)
+{
+    static const char *const suffixes[] = {"", "-wal", "-shm"};
+    (void)state;
+    add("a", 1, "done");
+    int64_t end_ms = clock_ms() + 10000;
+    while (store_writer_counts(writer).kept == 0 && clock_ms() < end_ms)
+        uv_run(&loop, UV_RUN_ONCE);
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        struct stat st;
+        char name[sizeof path + 8];
+        snprintf(name, sizeof name, "%s%s", path, suffixes[i]);
+        if (stat(name, &st) == 0)
+            assert_int_equal(st.st_mode & 077, 0);
+        else
+            assert_true(i > 0);
+    }
 }
 
 static void many_rows_make_few_batches(void **state)
@@ -477,6 +497,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         STORE_TEST(an_attempt_is_kept_once_with_all_its_fields),
         STORE_TEST(rows_are_written_soon_without_a_barrier),
+        STORE_TEST(a_new_file_is_for_its_user_only),
         STORE_TEST(many_rows_make_few_batches),
         STORE_TEST(a_record_that_cannot_be_read_is_skipped),
         STORE_TEST(a_damaged_file_drops_rows_and_answers),
