@@ -1,7 +1,15 @@
+#include <dirent.h>
+#include <errno.h>
+#include <libgen.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "common/paths.h"
 #include "orchestrator/client.h"
+#include "orchestrator/stack.h"
+#include "schemas/mem.h"
 
 static const struct command_option options[] = {
     {"accept-new-epoch", 0, NULL,
@@ -63,6 +71,45 @@ static int accept_epoch(struct client *client, struct invocation *invocation)
     return EXIT_DONE;
 }
 
+/* What the programs of this home remember of the Redis that they have worked with: NAME.epoch. */
+static int forget_epochs(const char *directory, struct err *err)
+{
+    DIR *dir = opendir(directory);
+    if (dir == NULL)
+        return errno == ENOENT
+                   ? 0
+                   : err_set(err, -errno, "cannot read %s: %s", directory, strerror(errno));
+    int rc = 0;
+    for (const struct dirent *entry; rc == 0 && (entry = readdir(dir)) != NULL;) {
+        const char *dot = strrchr(entry->d_name, '.');
+        if (dot != NULL && strcmp(dot, ".epoch") == 0 &&
+            unlinkat(dirfd(dir), entry->d_name, 0) != 0 && errno != ENOENT)
+            rc = err_set(err, -errno, "cannot remove %s/%s: %s", directory, entry->d_name,
+                         strerror(errno));
+    }
+    closedir(dir);
+    return rc;
+}
+
+/* The local stack does not run, and would not start with a Redis that it does not know: it takes
+ * the one that it finds at its next start. */
+static int accept_at_start(const struct client *client, const struct invocation *invocation)
+{
+    char *spool = path_of(client->config->home, PATH_SPOOL);
+    char *store = mem_must_strdup(client->config->store);
+    struct err err = {""};
+    int rc = forget_epochs(dirname(store), &err);
+    if (rc == 0)
+        rc = forget_epochs(spool, &err);
+    free(spool);
+    free(store);
+    if (rc != 0)
+        return command_fail(invocation, EXIT_USAGE, "%s", err.text);
+    fprintf(stderr,
+            "the local stack goes on with what Redis has: `orchestrator up -d` starts it\n");
+    return EXIT_DONE;
+}
+
 static int run(struct client *client, struct invocation *invocation, struct check *check)
 {
     queue_fsck(client->queue, found, checked, check);
@@ -80,9 +127,17 @@ static int exec(struct invocation *invocation)
     struct client client;
     struct check check = {.json = invocation_has(invocation, "json"), .findings = json_array()};
     int code = client_open(&client, invocation);
+    bool accepts = invocation_has(invocation, "accept-new-epoch");
+    if (code == EXIT_DONE && accepts && client.config->redis_local &&
+        !stack_running(client.config)) {
+        code = accept_at_start(&client, invocation);
+        client_close(&client);
+        json_decref(check.findings);
+        return code;
+    }
     if (code == EXIT_DONE)
         code = client_connect(&client, invocation, false);
-    if (code == EXIT_DONE && invocation_has(invocation, "accept-new-epoch"))
+    if (code == EXIT_DONE && accepts)
         code = accept_epoch(&client, invocation);
     if (code == EXIT_DONE)
         code = run(&client, invocation, &check);
@@ -100,7 +155,8 @@ const struct command command_fsck = {
         "\n"
         "Workers and orchestrators remember which Redis they work with, and stop when they\n"
         "find an empty one, another one or an older copy in its place. If that is no mistake,\n"
-        "--accept-new-epoch makes them go on; work that it does not know is lost.\n",
+        "--accept-new-epoch makes them go on; work that it does not know is lost.\n"
+        "Where the local stack does not run, it makes it start with what Redis has.\n",
     .options = options,
     .exec = exec,
 };

@@ -365,6 +365,23 @@ static void assert_up_fails_with(struct context *context, const char *sentence)
     assert_true(fixture_wait(is_down, context, PATIENCE_MS)); /* it ends what it had started */
 }
 
+static void stack_starts_with_an_emptied_redis_once_that_is_accepted(void **state)
+{
+    struct context *context = *state;
+    use(context, noop);
+    assert_int_equal(cli(context, NULL, NULL, "up", "-d"), 0);
+    assert_int_equal(cli(context, NULL, NULL, "down", NULL), 0);
+    char command[256];
+    snprintf(command, sizeof command, "rm -r %s/" PATH_REDIS, context->fixture.dir);
+    assert_int_equal(system(command), 0);
+    assert_up_fails_with(context, "fsck --accept-new-epoch");
+    assert_int_equal(cli(context, NULL, NULL, "fsck", "--accept-new-epoch"), 0);
+    assert_int_equal(cli(context, NULL, NULL, "up", "-d"), 0);
+    assert_int_equal(process(context, "daemon", "state"), 1);
+    assert_int_equal(process(context, "worker-w", "state"), 1);
+    assert_int_equal(cli(context, NULL, NULL, "down", NULL), 0);
+}
+
 static void stack_says_when_redis_is_not_installed(void **state)
 {
     struct context *context = *state;
@@ -483,6 +500,7 @@ int main(void)
         TEST(stack_ends_when_its_home_is_removed),
         TEST(stack_config_is_what_other_commands_use_while_it_runs),
         TEST(stack_down_lets_what_runs_finish),
+        TEST(stack_starts_with_an_emptied_redis_once_that_is_accepted),
         TEST(stack_says_when_redis_is_not_installed),
         TEST(stack_says_why_redis_does_not_start),
         TEST(stack_says_when_the_home_is_unusable),
