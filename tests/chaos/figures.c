@@ -7,7 +7,7 @@
 
 #define WAIT_MS 60000
 #define HELD 6        /* subtasks that the killed worker has under way */
-#define WATCH_MS 3000 /* after a broker's death */
+#define WATCH_MS 3000 /* after a broker's death, and until two daemons have shared the shards */
 #define SPREAD 256    /* tasks over all shards */
 
 static const char long_calls[] = "rules:\n"
@@ -60,14 +60,22 @@ static int print(const char *what, const char *goal, double seconds)
     return 0;
 }
 
+static void watch(struct rig *rig)
+{
+    for (int64_t until = clock_ms() + WATCH_MS; clock_ms() < until && !rig_interrupted();)
+        rig_turn(rig);
+}
+
 static double since(int64_t from_ms, int64_t to_ms)
 {
     return (double)(to_ms - from_ms) / 1000;
 }
 
-/* w0 has HELD calls under way when w1 comes; then w0 is killed for good, and with `unseen` the
- * broker, too, so that nobody knows that it was ever there. */
-static int worker_figure(const char *what, const char *goal, bool unseen)
+enum after { COMES_BACK, STAYS_AWAY, STAYS_AWAY_UNSEEN };
+
+/* w0 has HELD calls under way when w1 comes; then w0 is killed, in the last case with the broker,
+ * too, so that nobody knows that it was ever there. */
+static int worker_figure(const char *what, const char *goal, enum after after)
 {
     struct figure figure;
     double seconds = -1;
@@ -86,9 +94,9 @@ static int worker_figure(const char *what, const char *goal, bool unseen)
     if (rc == 0 && wait_calls(&figure, HELD)) {
         second->held_down = false;
         rig_wait(&figure.rig, rig_all_up, &figure.rig, WAIT_MS);
-        first->held_down = true;
+        first->held_down = after != COMES_BACK;
         int64_t killed_ms = clock_wall_ms();
-        if (unseen)
+        if (after == STAYS_AWAY_UNSEEN)
             rig_kill(&figure.rig, rig_process(&figure.rig, RIG_BROKER, 0));
         rig_kill(&figure.rig, first);
         if (wait_calls(&figure, (size_t)2 * HELD))
@@ -142,8 +150,7 @@ static int brokers_figure(void)
         broker->held_down = true;
         size_t from = rig->n_calls;
         rig_kill(rig, broker);
-        for (int64_t until = clock_ms() + WATCH_MS; clock_ms() < until && !rig_interrupted();)
-            rig_turn(rig);
+        watch(rig);
         int64_t end_ms = clock_wall_ms();
         for (size_t i = from; i <= rig->n_calls; i++) {
             int64_t next_ms = i < rig->n_calls ? rig->calls[i + 1].time_ms : end_ms;
@@ -170,6 +177,7 @@ static int daemon_figure(void)
     if (rc == 0) {
         load_add_single(&figure.load, SPREAD);
         wait_calls(&figure, SPREAD);
+        watch(&figure.rig); /* meanwhile the two have shared the shards */
         struct rig_process *daemon = rig_process(&figure.rig, RIG_DAEMON, 0);
         daemon->held_down = true;
         int64_t killed_ms = clock_wall_ms();
@@ -190,10 +198,14 @@ int figures_run(const struct chaos_options *options)
     char unseen[32];
     snprintf(unseen, sizeof unseen, "<= %d s", RIG_LEASE_MS / 1000 + 1);
     printf("| what | goal | measured |\n|---|---|---|\n");
-    int rc = worker_figure("a killed worker's subtasks run elsewhere, the broker sees it go",
-                           "<= 2 s", false);
+    int rc = worker_figure("a killed worker's subtasks run again, its supervisor starts it again",
+                           "<= 2 s", COMES_BACK);
     if (rc == 0)
-        rc = worker_figure("the same, nobody sees it go (lease + 1 s)", unseen, true);
+        rc = worker_figure("the same, it stays away, and the broker sees it go", "<= 2 s",
+                           STAYS_AWAY);
+    if (rc == 0)
+        rc = worker_figure("the same, it stays away, and nobody sees it go (lease + 1 s)", unseen,
+                           STAYS_AWAY_UNSEEN);
     if (rc == 0)
         rc = broker_figure();
     if (rc == 0)

@@ -194,6 +194,10 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++)
         if (strcmp(argv[i], "--short") == 0)
             shorten(&plan); /* what else is said wins */
+    if (argc == 2 && strcmp(argv[1], "--help") == 0) {
+        fputs(usage, stdout);
+        return 0;
+    }
     if (!parse(&plan, argc, argv)) {
         fputs(usage, stderr);
         return 2;
