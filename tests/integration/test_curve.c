@@ -43,6 +43,7 @@ struct actor {
     size_t got[MESSAGE_TYPE_COUNT];
     struct msg_broker_info info; /* numbers only */
     char topic[200];             /* of the last event */
+    size_t heard;                /* events but the broker's own */
     char admitted[512];          /* keys, as last told */
 };
 
@@ -132,6 +133,8 @@ static void on_frame(void *ctx, const struct bus_peer *from, const uint8_t *data
     actor->frames++;
     if (frame_is_event(data, len) && event_decode(&message, &topic, data, len) == 0) {
         snprintf(actor->topic, sizeof actor->topic, "%s", topic);
+        actor->heard +=
+            strcmp(topic, "broker.started") != 0 && strcmp(topic, "broker.rejected") != 0;
     } else if (message_decode(&message, data, len) == 0) {
         actor->got[message.type]++;
         if (message.type == MESSAGE_broker_info)
@@ -507,6 +510,8 @@ static void a_worker_speaks_of_itself_and_of_its_tasks_only(void **state)
     open_at(t, &tap, BUS_SUB, true);
     UNTIL(t, tap.frames > 0); /* the worker's beats */
     int64_t refused = 0;
+    size_t published = 0;
+    tap.heard = 0;
     for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
         struct message event = {.type = events[i].type};
         if (event.type == MESSAGE_worker_event)
@@ -521,12 +526,17 @@ static void a_worker_speaks_of_itself_and_of_its_tasks_only(void **state)
         tap.topic[0] = '\0';
         send_event(&worker, events[i].topic, event);
         refused += events[i].allowed ? 0 : 1;
+        published += events[i].allowed ? 1 : 0;
         if (events[i].allowed)
             UNTIL(t, strcmp(tap.topic, events[i].topic) == 0)
         else
             UNTIL(t, ask(t, &orchestrator).foreign == refused);
         assert_int_equal(ask(t, &orchestrator).foreign, refused);
     }
+    send_event(&worker, "worker.a.last",
+               (struct message){.type = MESSAGE_worker_event, .worker_event = {.name = "a"}});
+    UNTIL(t, strcmp(tap.topic, "worker.a.last") == 0);
+    assert_int_equal(tap.heard, published + 1);
     leave(&tap);
     leave(&worker);
     leave(&orchestrator);
@@ -588,7 +598,8 @@ static void a_key_is_put_off_until_an_orchestrator_has_told_who_was_invited(void
     enter_orchestrator(t, &orchestrator);
     assert_int_equal(ask(t, &orchestrator).refused, 0);
     tell_keys(t, &orchestrator, "worker a", &worker);
-    UNTIL(t, worker.up); /* the very socket */
+    UNTIL(t, worker.up); /* over the very connection */
+    assert_int_equal(ask(t, &orchestrator).refused, 0);
     leave(&worker);
     leave(&orchestrator);
 }
