@@ -14,8 +14,9 @@
 #include "schemas/message.h"
 
 #define INVITATION_VERSION 1 /* of the record; grows when a joining machine must know more */
-#define INVITATION_ENV "ORCHESTRATOR_JOIN"        /* a token, where none is given as an argument */
-#define INVITATION_REDIS_CA "keys/redis-ca.pem"   /* where redis_ca is written, beside config.yaml \
+#define INVITATION_ENV "ORCHESTRATOR_JOIN" /* a token, where none is given as an argument */
+#define INVITATION_REDIS_CA                                                                        \
+    "keys/redis-ca.pem"                           /* where redis_ca is written, beside config.yaml \
                                                    */
 #define INVITATION_CHECK 8                        /* bytes */
 #define INVITATION_MAX_BYTES ((size_t)512 * 1024) /* of a token */

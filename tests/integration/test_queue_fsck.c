@@ -215,10 +215,10 @@ static void flipped_bits_crash_nobody(void **state)
 {
     (void)state;
     static const char *const fields[][2] = {
-        {"task", "sub:running"},  {"task", "sub:ready"},  {"task", "sub:blocked"},
-        {"task", "run:running"},  {"task", "state"},      {"task", "remaining"},
-        {"task", "succ:running"}, {"task", "total"},      {"task", "deps:blocked"},
-        {"task", "hold:running"}, {"task", "budget"},     {"task", "role:coder"},
+        {"task", "sub:running"},  {"task", "sub:ready"},    {"task", "sub:blocked"},
+        {"task", "run:running"},  {"task", "state"},        {"task", "remaining"},
+        {"task", "succ:running"}, {"task", "total"},        {"task", "deps:blocked"},
+        {"task", "hold:running"}, {"task", "budget"},       {"task", "role:coder"},
         {"data", "work:running"}, {"data", "outcome:done"},
     };
     probe_follow(&probe);
