@@ -389,6 +389,8 @@ static void one_turn_of_many_shards_is_a_batch_for_each(void **state)
 {
     (void)state;
     struct probe *probe = &c.probe;
+    for (int i = 0; i < MASTERS; i++)
+        servers_ask(&servers, i, "config resetstat");
     char tasks[40][TASK_ID_SIZE];
     static const struct probe_node one[] = {{.id = "a"}};
     for (int i = 0; i < 40; i++) {
@@ -402,6 +404,8 @@ static void one_turn_of_many_shards_is_a_batch_for_each(void **state)
     probe->done = false;
     for (int i = 0; i < 40; i++)
         assert_string_equal(probe_read(probe, tasks[i]), "RUNNING 1/1 a=READY");
+    for (int i = 0; i < MASTERS; i++) /* none had to be taken apart */
+        assert_null(strstr(servers_ask(&servers, i, "info errorstats"), "CROSSSLOT"));
 }
 
 static void claimed(void *ctx, enum queue_status status, const struct queue_claim *claim,
@@ -496,6 +500,7 @@ static void a_master_that_hangs_is_replaced(void **state)
     servers_wait(&servers, 0, "wait 1 1000", "1");
     servers_signal(&servers, 0, SIGSTOP);
     count_up(100);
+    assert_non_null(strstr(c.why, "another server is the master now"));
     servers_signal(&servers, 0, SIGCONT);
     expect_counters(100, 2);
     /* Back to where it was: the next test needs it. */
