@@ -283,10 +283,14 @@ static int spawn(struct tunnel *tunnel, struct err *err)
     const char *program = wanted != NULL ? wanted : find_program();
     int config[2] = {-1, -1}, errors[2] = {-1, -1};
     struct buf text = {0};
-    int rc = program != NULL ? 0 : tunnel_check(err);
-    if (rc != 0)
-        return rc;
+    int rc = tunnel_check(err);
+    if (rc != 0 || program == NULL)
+        return rc != 0 ? rc : -ENOENT; /* removed just now */
     write_config(tunnel, &text);
+    if (text.failed) {
+        buf_release(&text);
+        return err_set(err, -ENOMEM, "out of memory");
+    }
     if (pipe2(config, O_CLOEXEC) != 0 || pipe2(errors, O_CLOEXEC | O_NONBLOCK) != 0 ||
         write(config[1], text.data, text.len) != (ssize_t)text.len) {
         rc = -errno;

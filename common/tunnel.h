@@ -19,7 +19,8 @@ struct tunnel_options {
     const char *cert, *key; /* files of this client's certificate and its key; NULL: none */
 };
 
-/* Whether there can be tunnels on this machine: 0, or -ENOENT with a sentence. */
+/* Whether there can be tunnels on this machine: 0, or -ENOENT with a sentence. The program is the
+ * one that ORCHESTRATOR_STUNNEL names, else Debian's. */
 int tunnel_check(struct err *err);
 /* One process and one tunnel serve all that ask for the same. It is started again when it ends,
  * with backoff (100 ms to 5 s), and ends with this process, whatever ends that. 0, or a negative
