@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/log.h"
 #include "schemas/mem.h"
@@ -44,9 +45,34 @@ static void clear_marks(struct admission_mark **marks)
         remove_mark(marks, mark);
 }
 
+/* Changes when a file comes or goes. */
+static int64_t stamp_of(const char *dir)
+{
+    static const char *const names[] = {"", "/allow"};
+    uint64_t stamp = 0;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        struct stat st;
+        char *path = mem_must_printf("%s%s", dir, names[i]);
+        if (stat(path, &st) == 0)
+            stamp = stamp * 31 + (uint64_t)st.st_mtim.tv_sec * 1000000000 +
+                    (uint64_t)st.st_mtim.tv_nsec;
+        free(path);
+    }
+    return (int64_t)stamp;
+}
+
+/* A damaged file keeps out whom it means; the others are let in. */
+static void read_files(struct admission *admission, int64_t now_ms)
+{
+    struct err err = {0};
+    admission->stamp = stamp_of(admission->dir);
+    admission->read_ms = now_ms;
+    if (keyring_read(admission->keyring, admission->dir, &err) != 0)
+        log_warn("%s", err.text);
+}
+
 int admission_open(struct admission *admission, const char *dir, int64_t now_ms, struct err *err)
 {
-    struct err damaged = {0};
     *admission = (struct admission){.started_ms = now_ms};
     if (dir == NULL)
         return 0;
@@ -54,9 +80,21 @@ int admission_open(struct admission *admission, const char *dir, int64_t now_ms,
     if (rc != 0)
         return rc;
     admission->keyring = keyring_new();
-    if (keyring_read(admission->keyring, dir, &damaged) != 0)
-        log_warn("%s", damaged.text); /* that one is kept out, the others are let in */
+    admission->dir = mem_must_strdup(dir);
+    read_files(admission, now_ms);
     return 0;
+}
+
+bool admission_refresh(struct admission *admission, int64_t now_ms)
+{
+    if (admission->keyring == NULL || now_ms - admission->looked_ms < ADMISSION_LOOK_MS)
+        return false;
+    admission->looked_ms = now_ms;
+    if (now_ms - admission->read_ms < ADMISSION_READ_MS &&
+        stamp_of(admission->dir) == admission->stamp)
+        return false;
+    read_files(admission, now_ms);
+    return true;
 }
 
 void admission_release(struct admission *admission)
@@ -65,6 +103,8 @@ void admission_release(struct admission *admission)
     clear_marks(&admission->tapping);
     clear_marks(&admission->banned);
     keyring_free(&admission->keyring);
+    free(admission->dir);
+    admission->dir = NULL;
     explicit_bzero(&admission->pair, sizeof admission->pair);
 }
 
@@ -103,21 +143,24 @@ enum bus_answer admission_answer(struct admission *admission, const char *public
     return BUS_ADMIT;
 }
 
-size_t admission_replace(struct admission *admission, const char *const *lines, size_t n,
-                         bool *ret_tap)
+bool admission_revise(struct admission *admission)
 {
     struct admission_mark *mark, *next;
-    size_t damaged = keyring_replace(admission->keyring, lines, n);
-    admission->told = true;
-    *ret_tap = false;
+    bool tap = false;
     HASH_ITER (hh, admission->admitted, mark, next)
         if (admission_find(admission, mark->public_key) == NULL)
             remove_mark(&admission->admitted, mark);
     HASH_ITER (hh, admission->tapping, mark, next) {
         const struct keyring_entry *entry = admission_find(admission, mark->public_key);
-        *ret_tap |= entry == NULL || entry->role == KEYRING_WORKER;
+        tap |= entry == NULL || entry->role == KEYRING_WORKER;
     }
-    return damaged;
+    return tap;
+}
+
+size_t admission_replace(struct admission *admission, const char *const *lines, size_t n)
+{
+    admission->told = true;
+    return keyring_replace(admission->keyring, lines, n);
 }
 
 const char **admission_admitted(const struct admission *admission, size_t *ret_n)

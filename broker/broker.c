@@ -153,6 +153,7 @@ static void on_tick(void *ctx)
             broker_remove(broker, member, "lost", "it missed three heartbeats");
     }
     bus_sweep(broker->router, broker->introduce_ms);
+    broker_refresh_keys(broker);
     broker_reconsider(broker);
     struct message beat = {.type = MESSAGE_beat, .beat = {.boot = broker->boot}};
     broker_send_everybody(broker, &beat);

@@ -288,23 +288,37 @@ static void reopen_taps(struct broker *broker)
     loop_timer_start(broker->reopen_timer, REOPEN_TAPS_MS, REOPEN_TAPS_MS);
 }
 
-void broker_take_keys(struct broker *broker, struct member *from, const struct msg_keys *keys)
+/* Cuts off whoever is not known any more, and lets in those who are now. */
+static void revise(struct broker *broker)
 {
     struct member *member, *next;
-    bool tap;
-    if (broker->admission.keyring == NULL)
-        return;
-    from->tells_keys = true;
-    if (admission_replace(&broker->admission, keys->keys, keys->n_keys, &tap) > 0)
-        broker_reject(broker, "a key in a list of keys that makes no sense");
-    report_admitted(broker, from); /* it may be on nobody's list itself, from here on */
     HASH_ITER (hh, broker->members.by_id, member, next) {
         if (!bus_secure(broker->router) || !is_revoked(broker, member))
             continue;
         bus_cut(broker->router, &member->id);
         broker_remove(broker, member, "lost", "its key was revoked");
     }
-    if (tap && broker->xpub != NULL && bus_secure(broker->xpub))
+    if (admission_revise(&broker->admission) && broker->xpub != NULL && bus_secure(broker->xpub))
         reopen_taps(broker);
     broker_reconsider(broker);
+}
+
+void broker_take_keys(struct broker *broker, struct member *from, const struct msg_keys *keys)
+{
+    struct bus_peer id = from->id;
+    if (broker->admission.keyring == NULL)
+        return;
+    from->tells_keys = true;
+    if (admission_replace(&broker->admission, keys->keys, keys->n_keys) > 0)
+        broker_reject(broker, "a key in a list of keys that makes no sense");
+    revise(broker);
+    from = members_find(&broker->members, &id); /* it may have left itself out */
+    if (from != NULL)
+        report_admitted(broker, from);
+}
+
+void broker_refresh_keys(struct broker *broker)
+{
+    if (admission_refresh(&broker->admission, broker->now_ms))
+        revise(broker);
 }

@@ -98,6 +98,8 @@ void broker_expel(struct broker *broker, const struct bus_peer *id, const char *
 void broker_blame(struct broker *broker, const struct bus_peer *id, const char *why);
 /* Whether the peer sends far too much; it is expelled then. */
 bool broker_floods(struct broker *broker, const struct bus_peer *id);
+/* Looks whether the directory of keys has changed. */
+void broker_refresh_keys(struct broker *broker);
 /* Timer: opens the taps again. */
 void broker_try_taps(void *ctx);
 /* The list of who was invited; who is not on it any more is cut off. */

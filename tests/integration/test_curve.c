@@ -706,6 +706,30 @@ static void a_revoked_tap_hears_nothing_more_and_others_do(void **state)
     leave(&orchestrator);
 }
 
+static void a_file_that_comes_or_goes_is_noticed(void **state)
+{
+    struct test *t = *state;
+    struct actor worker = {0}, orchestrator = {0};
+    char path[128];
+    enter_orchestrator(t, &orchestrator);
+    tell_keys(t, &orchestrator, NULL, NULL);
+    allowed_key(t, &worker, "worker-a");
+    for (int64_t until = clock_ms() + WAIT_MS; !worker.up;) { /* refused, until it is noticed */
+        bus_close(&worker.bus);
+        open_at(t, &worker, BUS_DEALER, true);
+        int64_t refused = ask(t, &orchestrator).refused;
+        UNTIL(t, worker.up || ask(t, &orchestrator).refused > refused);
+        assert_true(clock_ms() < until);
+    }
+    send_ready(&worker, "a", 4);
+    UNTIL(t, ask(t, &orchestrator).workers == 1);
+    snprintf(path, sizeof path, "%s/allow/worker-a.pub", t->keys);
+    assert_int_equal(unlink(path), 0);
+    UNTIL(t, ask(t, &orchestrator).workers == 0 && !worker.up);
+    leave(&worker);
+    leave(&orchestrator);
+}
+
 static void only_orchestrators_are_believed_about_keys(void **state)
 {
     struct test *t = *state;
@@ -822,6 +846,7 @@ int main(void)
         TEST(a_revoked_workers_messages_are_dropped_at_once, setup_quiet),
         TEST(a_revoked_workers_connection_ends_and_it_does_not_come_back, setup),
         TEST(a_revoked_tap_hears_nothing_more_and_others_do, setup_quiet),
+        TEST(a_file_that_comes_or_goes_is_noticed, setup),
         TEST(only_orchestrators_are_believed_about_keys, setup_quiet),
         TEST(a_bind_that_others_reach_is_refused_without_keys, setup_quiet),
         TEST(the_program_keeps_strangers_out, setup_quiet),
