@@ -263,6 +263,8 @@ void queue_epoch_free(struct queue_epoch **ret)
     *ret = NULL;
     if (epoch == NULL)
         return;
+    if (epoch->leads && epoch->why[0] == '\0' && epoch->time_s > epoch->kept_s)
+        remember(epoch, false); /* the next start knows how new it was */
     loop_timer_free(&epoch->timer);
     free(epoch->path);
     free(epoch);

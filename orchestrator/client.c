@@ -1,5 +1,6 @@
 #include "orchestrator/client.h"
 
+#include <libgen.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +10,7 @@
 
 #include "common/paths.h"
 #include "orchestrator/stack.h"
+#include "schemas/mem.h"
 
 #define CONNECT_MS 3000
 #define LOCAL_MS 300 /* nobody listens on the local socket: it may just be starting again */
@@ -102,6 +104,31 @@ static int unreachable(const struct client *client, const struct invocation *inv
                         client->config->path);
 }
 
+static void judged(void *ctx, const char *why)
+{
+    struct client *client = ctx;
+    client->judged = true;
+    snprintf(client->foreign, sizeof client->foreign, "%s", why);
+}
+
+/* Where a daemon of this home has noted which Redis it works in, nothing is done in another one:
+ * what it answers would mislead, and what is given to it would be lost with it. */
+static int check_epoch(struct client *client, const struct invocation *invocation)
+{
+    char *copy = mem_must_strdup(client->config->store);
+    char *path = mem_must_printf("%s/redis.epoch", dirname(copy));
+    bool known = access(path, R_OK) == 0;
+    if (known) {
+        queue_guard(client->queue, path, false, judged, client);
+        loop_run_until(&client->loop, &client->judged, CONNECT_MS);
+    }
+    free(path);
+    free(copy);
+    if (client->foreign[0] == '\0' || invocation_has(invocation, "accept-new-epoch"))
+        return EXIT_DONE;
+    return command_fail(invocation, EXIT_UNREACHABLE, "%s", client->foreign);
+}
+
 int client_connect(struct client *client, const struct invocation *invocation, bool start_stack)
 {
     int code =
@@ -117,7 +144,7 @@ int client_connect(struct client *client, const struct invocation *invocation, b
     int64_t timeout_ms = down ? LOCAL_MS : CONNECT_MS;
     if (loop_run_until(&client->loop, &client->up, timeout_ms) != 0)
         return unreachable(client, invocation);
-    return EXIT_DONE;
+    return check_epoch(client, invocation);
 }
 
 void client_close(struct client *client)

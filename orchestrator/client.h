@@ -16,6 +16,8 @@ struct client {
     bool open;           /* the loop is */
     bool up;             /* Redis answers */
     char why[256];       /* why it doesn't; "" */
+    bool judged;         /* whether it is the one that this home knows */
+    char foreign[512];   /* why it is not; "" */
     /* Told when Redis goes away and comes back after client_connect(); may be NULL. */
     void (*on_redis)(void *ctx, bool up, const char *why);
     void *on_redis_ctx;

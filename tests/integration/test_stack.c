@@ -365,6 +365,26 @@ static void assert_up_fails_with(struct context *context, const char *sentence)
     assert_true(fixture_wait(is_down, context, PATIENCE_MS)); /* it ends what it had started */
 }
 
+static void stack_takes_nothing_while_its_redis_is_an_emptied_one(void **state)
+{
+    struct context *context = *state;
+    struct buf errors = {0};
+    char command[256];
+    use(context, noop);
+    assert_int_equal(cli(context, NULL, NULL, "up", "-d"), 0);
+    snprintf(command, sizeof command, "redis-cli -s %s/" PATH_REDIS_SOCKET " flushall >/dev/null",
+             context->fixture.dir);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(cli(context, NULL, &errors, "submit", "x"), 3);
+    assert_non_null(strstr(errors.data, "was emptied or is another one"));
+    assert_int_equal(cli(context, NULL, NULL, "status", NULL), 3);
+    assert_int_equal(cli(context, NULL, NULL, "fsck", NULL), 3);
+    assert_int_equal(cli(context, NULL, NULL, "fsck", "--accept-new-epoch"), 0);
+    assert_int_equal(cli(context, NULL, NULL, "submit", "x"), 0);
+    assert_int_equal(cli(context, NULL, NULL, "down", NULL), 0);
+    buf_clear(&errors);
+}
+
 static void stack_starts_with_an_emptied_redis_once_that_is_accepted(void **state)
 {
     struct context *context = *state;
@@ -500,6 +520,7 @@ int main(void)
         TEST(stack_ends_when_its_home_is_removed),
         TEST(stack_config_is_what_other_commands_use_while_it_runs),
         TEST(stack_down_lets_what_runs_finish),
+        TEST(stack_takes_nothing_while_its_redis_is_an_emptied_one),
         TEST(stack_starts_with_an_emptied_redis_once_that_is_accepted),
         TEST(stack_says_when_redis_is_not_installed),
         TEST(stack_says_why_redis_does_not_start),
