@@ -17,6 +17,7 @@
 
 #define PREFIX "orch_"
 #define CONFIG_FILE "config.yaml"
+#define MADE_FILE "made" /* when the invitation was made, ms */
 
 static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
@@ -277,6 +278,20 @@ static bool accepted(const char *dir, const struct msg_invitation *invitation)
     return same;
 }
 
+/* When the invitation that is there was made, ms; 0: none is, or it does not say. */
+static int64_t made_ms(const char *dir)
+{
+    long long ms = 0;
+    char *path = path_of(dir, MADE_FILE);
+    FILE *file = fopen(path, "re");
+    if (file != NULL && fscanf(file, "%18lld", &ms) != 1)
+        ms = 0;
+    if (file != NULL)
+        fclose(file);
+    free(path);
+    return ms;
+}
+
 /* What is complete takes the place of what was there, which is then in the draft's. */
 static int replace(const char *draft, const char *dir, struct err *err)
 {
@@ -303,6 +318,10 @@ static int write_all(const char *joined, const char *dir, const struct msg_invit
                         invitation->redis_ca.len, err);
     if (rc == 0)
         rc = write_file(draft, CONFIG_FILE, invitation->config.data, invitation->config.len, err);
+    char made[32];
+    int made_len = snprintf(made, sizeof made, "%lld\n", (long long)invitation->created_ms);
+    if (rc == 0)
+        rc = write_file(draft, MADE_FILE, made, (size_t)made_len, err);
     if (rc == 0)
         rc = replace(draft, dir, err);
     if (rc != 0)
@@ -322,6 +341,12 @@ int invitation_accept(const char *home, const struct msg_invitation *invitation,
                          "the token for %s `%s` has expired: have a new one made with "
                          "`orchestrator invite` (or is the clock of this machine wrong?)",
                          invitation->role, invitation->name);
+        else if (made_ms(dir) > invitation->created_ms)
+            rc = err_set(
+                err, -ESTALE,
+                "the token for %s `%s` is older than the one that was used here last: start "
+                "without it, or have a new one made with `orchestrator invite`",
+                invitation->role, invitation->name);
         else
             rc = write_all(joined, dir, invitation, err);
     }

@@ -37,8 +37,9 @@ int invitation_fetch(const char *given, struct buf *ret, struct err *err);
 
 /* Writes what it brings below HOME/joined/NAME: config.yaml, keys/. Replaces what an earlier
  * invitation brought, whole or not at all; the very same one again changes nothing and may have
- * expired. 0 and the path of the configuration, which the caller frees; with a sentence: -ETIME
- * (expired), or another errno. */
+ * expired, an older one than that changes nothing. 0 and the path of the configuration, which the
+ * caller frees; with a sentence: -ETIME (expired), -ESTALE (older than what is there), or another
+ * errno. */
 int invitation_accept(const char *home, const struct msg_invitation *invitation, int64_t now_ms,
                       char **ret_config, struct err *err);
 

@@ -234,6 +234,7 @@ static int make_token(struct invite *invite)
     const struct msg_invitation record = {
         .name = invite->name,
         .role = keyring_role_name(invite->role),
+        .created_ms = clock_wall_ms(),
         .expires_ms = invite->expires_ms,
         .broker_key = invite->broker_key,
         .public_key = invite->pair.public_key,

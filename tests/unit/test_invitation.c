@@ -187,6 +187,8 @@ static void expired_invitation_is_good_only_where_it_was_used(void **state)
     struct err err = {""};
     char *file = NULL;
     (void)state;
+    invitation.created_ms = 1;
+    next.created_ms = 2;
     fixture_init(&fixture);
     assert_int_equal(invitation_accept(fixture.dir, &invitation, NOW_MS + 1, &file, &err), -ETIME);
     assert_non_null(strstr(err.text, "has expired"));
@@ -199,6 +201,9 @@ static void expired_invitation_is_good_only_where_it_was_used(void **state)
     assert_int_equal(invitation_accept(fixture.dir, &next, NOW_MS + 9, &file, &err), -ETIME);
     assert_int_equal(invitation_accept(fixture.dir, &next, NOW_MS, &file, &err), 0);
     free(file);
+    /* the earlier one, used again by mistake, does not come back */
+    assert_int_equal(invitation_accept(fixture.dir, &invitation, NOW_MS, &file, &err), -ESTALE);
+    assert_non_null(strstr(err.text, "older than the one that was used here last"));
     char path[256];
     struct keyring_pair loaded;
     snprintf(path, sizeof path, "%s/joined/w/keys", fixture.dir);
