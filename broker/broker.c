@@ -14,8 +14,8 @@
 
 #define DEFAULT_BEAT_MS 1000
 #define DEFAULT_MAX_OFFERS 10000
-#define ROUTER_MAX_BYTES (1024 * 1024) /* the largest message to a broker has 256 arms */
-#define XPUB_MAX_BYTES 4096            /* subscriptions */
+#define ROUTER_MAX_BYTES (2 * 1024 * 1024) /* the largest message to a broker has 10,000 keys */
+#define XPUB_MAX_BYTES 4096                /* subscriptions */
 #define TOPICS_DELAY_MS 1
 #define DEFAULT_MAX_RATE 50000
 #define DEFAULT_INTRODUCE_MS 15000

@@ -138,6 +138,10 @@ static void on_broker(struct status *status, int broker, const struct msg_broker
     json_object_set_new(object, "dispatched", json_integer(info->dispatched));
     json_object_set_new(object, "events", json_integer(info->events));
     json_object_set_new(object, "rejected", json_integer(info->rejected));
+    json_object_set_new(object, "connections", json_integer(info->connections));
+    json_object_set_new(object, "refused", json_integer(info->refused));
+    json_object_set_new(object, "foreign", json_integer(info->foreign));
+    json_object_set_new(object, "cut", json_integer(info->cut));
     status->answered[broker] = true;
     status->all = true;
     for (int i = 0; i < peer_brokers(status->peer); i++)
@@ -319,11 +323,13 @@ static void print_processes(const struct status *status)
         render_table_add(table, json_str(process, "host", "-"));
         render_table_addf(table, "%lld", (long long)json_int(process, "pid", 0));
         if (reachable)
-            render_table_addf(table, "%lld/%lld offers, %lld dispatched, %lld rejected",
-                              (long long)json_int(process, "offers", 0),
-                              (long long)json_int(process, "max_offers", 0),
-                              (long long)json_int(process, "dispatched", 0),
-                              (long long)json_int(process, "rejected", 0));
+            render_table_addf(
+                table, "%lld/%lld offers, %lld dispatched, %lld rejected, %lld refused",
+                (long long)json_int(process, "offers", 0),
+                (long long)json_int(process, "max_offers", 0),
+                (long long)json_int(process, "dispatched", 0),
+                (long long)(json_int(process, "rejected", 0) + json_int(process, "foreign", 0)),
+                (long long)json_int(process, "refused", 0));
         else
             render_table_add(table, "does not answer");
     }

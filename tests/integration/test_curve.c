@@ -715,9 +715,9 @@ static void a_file_that_comes_or_goes_is_noticed(void **state)
     tell_keys(t, &orchestrator, NULL, NULL);
     allowed_key(t, &worker, "worker-a");
     for (int64_t until = clock_ms() + WAIT_MS; !worker.up;) { /* refused, until it is noticed */
+        int64_t refused = ask(t, &orchestrator).refused;
         bus_close(&worker.bus);
         open_at(t, &worker, BUS_DEALER, true);
-        int64_t refused = ask(t, &orchestrator).refused;
         UNTIL(t, worker.up || ask(t, &orchestrator).refused > refused);
         assert_true(clock_ms() < until);
     }
