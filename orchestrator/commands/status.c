@@ -322,14 +322,14 @@ static void print_processes(const struct status *status)
         render_table_add(table, json_str(process, "endpoint", ""));
         render_table_add(table, json_str(process, "host", "-"));
         render_table_addf(table, "%lld", (long long)json_int(process, "pid", 0));
+        int64_t dropped = json_int(process, "rejected", 0) + json_int(process, "foreign", 0);
         if (reachable)
-            render_table_addf(
-                table, "%lld/%lld offers, %lld dispatched, %lld rejected, %lld refused",
-                (long long)json_int(process, "offers", 0),
-                (long long)json_int(process, "max_offers", 0),
-                (long long)json_int(process, "dispatched", 0),
-                (long long)(json_int(process, "rejected", 0) + json_int(process, "foreign", 0)),
-                (long long)json_int(process, "refused", 0));
+            render_table_addf(table,
+                              "%lld/%lld offers, %lld dispatched, %lld rejected, %lld refused",
+                              (long long)json_int(process, "offers", 0),
+                              (long long)json_int(process, "max_offers", 0),
+                              (long long)json_int(process, "dispatched", 0), (long long)dropped,
+                              (long long)json_int(process, "refused", 0));
         else
             render_table_add(table, "does not answer");
     }
