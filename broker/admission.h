@@ -15,9 +15,10 @@
 #define ADMISSION_LATER_MS 5000
 #define ADMISSION_BAN_MS 10000 /* for a key whose peer was expelled */
 #define ADMISSION_BANS_MAX 4096
-#define ADMISSION_LOOK_MS 1000  /* between looks at the directory */
-#define ADMISSION_READ_MS 60000 /* it is read at the latest then: a file may have changed inside   \
-                                 */
+#define ADMISSION_LOOK_MS 1000 /* between looks at the directory */
+#define ADMISSION_READ_MS                                                                          \
+    60000 /* it is read at the latest then: a file may have changed inside                         \
+           */
 
 struct admission_mark;
 
