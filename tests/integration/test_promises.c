@@ -200,16 +200,23 @@ static void what_would_be_too_dear_is_done_by_a_cheaper_arm(void **state)
     json_decref(calls);
 }
 
-/* Nothing is left for even the cheapest call: it ends in the same way, and no call is made. */
+/* A little less than what the cheapest call could cost: what a subtask ended for may have been a
+ * dearer one, because the cheaper arm had failed for good. */
+#define CHEAPEST (56 * NANO / 1000)
+
+/* It ends in the same way, and where nothing is left for even the cheapest call none is made. */
 static void assert_retry_is_refused(const char *id, const char *mark)
 {
+    struct stage_view first = stage_wait(stage, id);
+    bool left = first.budget.nano_usd - first.spent.nano_usd >= CHEAPEST;
     json_t *before = stage_calls(stage);
     assert_int_equal(stage_cli(stage, (const char *[]){"retry", id, NULL}, NULL), 0);
     struct stage_view view = stage_wait(stage, id);
     json_t *after = stage_calls(stage);
     assert_int_equal(view.state, TASK_FAILED);
     assert_string_equal(view.error_class, "budget");
-    assert_int_equal(json_array_size(after), json_array_size(before));
+    if (!left)
+        assert_int_equal(json_array_size(after), json_array_size(before));
     assert_within(mark, view.spent, view.budget);
     json_decref(before);
     json_decref(after);
