@@ -222,13 +222,14 @@ void broker_expel(struct broker *broker, const struct bus_peer *id, const char *
     struct bus_peer peer = *id; /* it may be the member's */
     struct member *member = members_find(&broker->members, &peer);
     char text[320];
+    if (!bus_cut(broker->router, &peer) && member == NULL)
+        return; /* what it had sent before */
     snprintf(text, sizeof text, "%.200s%s%.100s", why, member != NULL ? ": " : "",
              member == NULL           ? ""
              : member->worker != NULL ? member->worker->name
                                       : "a client");
     tell(broker, &broker->expelled, "peers sent away:", text);
     admission_ban(&broker->admission, peer.public_key, broker->now_ms);
-    bus_cut(broker->router, &peer);
     if (member != NULL)
         broker_remove(broker, member, "lost", why);
 }

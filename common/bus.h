@@ -101,8 +101,9 @@ void bus_counts(const struct bus *bus, struct bus_counts *ret);
 void bus_settle(struct bus *bus, const struct bus_peer *peer);
 /* Counts something bad that came over the connection; returns how much that was. */
 unsigned bus_blame(struct bus *bus, const struct bus_peer *peer);
-/* Ends the connection; the peer may come again. */
-void bus_cut(struct bus *bus, const struct bus_peer *peer);
+/* Ends the connection; the peer may come again. False: it has ended already, or is not looked at.
+ */
+bool bus_cut(struct bus *bus, const struct bus_peer *peer);
 /* Ends the connections that are not settled silent_ms after they came, and counts frames anew. */
 void bus_sweep(struct bus *bus, int64_t silent_ms);
 

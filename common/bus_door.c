@@ -43,18 +43,19 @@ static struct slot *slot_of(struct bus_door *door, int fd)
                : NULL;
 }
 
-static void cut(struct bus_door *door, int fd)
+static bool cut(struct bus_door *door, int fd)
 {
     struct slot *slot = slot_of(door, fd);
     if (slot == NULL || slot->cut)
-        return;
+        return false;
     slot->cut = true;
     door->counts.cut++;
 #ifdef ORCH_TESTING
     if (getenv("ORCH_TEST_NO_CUT") != NULL)
-        return; /* what is behind this defence must hold alone too */
+        return true; /* what is behind this defence must hold alone too */
 #endif
     shutdown(fd, SHUT_RDWR);
+    return true;
 }
 
 static void gone(struct bus_door *door, int fd)
@@ -200,10 +201,9 @@ unsigned bus_blame(struct bus *bus, const struct bus_peer *peer)
     return slot != NULL ? ++slot->blamed : 0;
 }
 
-void bus_cut(struct bus *bus, const struct bus_peer *peer)
+bool bus_cut(struct bus *bus, const struct bus_peer *peer)
 {
-    if (slot_of_peer(bus, peer) != NULL)
-        cut(bus->door, peer->fd);
+    return slot_of_peer(bus, peer) != NULL && cut(bus->door, peer->fd);
 }
 
 void bus_sweep(struct bus *bus, int64_t silent_ms)

@@ -56,7 +56,7 @@ static int set_up(void *stranger, void *monitor, const char *where, const struct
 {
     static unsigned tests;
     char endpoint[32];
-    int version6 = strchr(where, '[') != NULL;
+    int version6 = strchr(where, '[') != NULL, linger_ms = 0;
     snprintf(endpoint, sizeof endpoint, "inproc://self-test-%u", ++tests);
     if (keys != NULL &&
         (zmq_setsockopt(stranger, ZMQ_CURVE_SERVERKEY, keys->server, KEYRING_KEY_SIZE) != 0 ||
@@ -66,6 +66,7 @@ static int set_up(void *stranger, void *monitor, const char *where, const struct
              0))
         return -errno;
     if (zmq_setsockopt(stranger, ZMQ_IPV6, &version6, sizeof version6) != 0 ||
+        zmq_setsockopt(stranger, ZMQ_LINGER, &linger_ms, sizeof linger_ms) != 0 ||
         zmq_socket_monitor(stranger, endpoint, LET_IN | KEPT_OUT) != 0 ||
         zmq_connect(monitor, endpoint) != 0 || zmq_connect(stranger, where) != 0)
         return -errno;
