@@ -382,7 +382,7 @@ static void stack_takes_nothing_while_its_redis_is_an_emptied_one(void **state)
     assert_int_equal(cli(context, NULL, NULL, "fsck", "--accept-new-epoch"), 0);
     assert_int_equal(cli(context, NULL, NULL, "submit", "x"), 0);
     assert_int_equal(cli(context, NULL, NULL, "down", NULL), 0);
-    buf_clear(&errors);
+    buf_release(&errors);
 }
 
 static void stack_starts_with_an_emptied_redis_once_that_is_accepted(void **state)
